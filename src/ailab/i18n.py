@@ -1,0 +1,49 @@
+"""The words a person reads, in English and Chinese: the English sentence is the key."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+LANGUAGES = ("en", "zh")
+_chosen: list[str] = []
+
+
+@cache
+def catalogue(language: str) -> dict[str, str]:
+    """English sentence -> sentence in `language`; empty for English."""
+    if language == "en":
+        return {}
+    text = (Path(__file__).parent / "translations" / f"{language}.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def language_of(environ: dict[str, str] | os._Environ[str], default: str = "en") -> str:
+    """`AILAB_LANG`, else the locale (LC_ALL, LC_MESSAGES, LANG, as gettext reads them), else `default`."""
+    for name in ("AILAB_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = environ.get(name, "")
+        if value and value.split(".")[0] not in ("C", "POSIX"):
+            code = value[:2].lower()
+            return code if code in LANGUAGES else "en"
+    return default
+
+
+def use_language(language: str | None) -> None:
+    """Fix the language of this process; None goes back to the environment's."""
+    _chosen[:] = [language] if language else []
+
+
+def current_language() -> str:
+    return _chosen[0] if _chosen else language_of(os.environ)
+
+
+def translate(sentence: str, language: str) -> str:
+    """`sentence` in `language`, or as it is where no translation is known."""
+    return catalogue(language).get(sentence, sentence)
+
+
+def _(sentence: str) -> str:
+    """`sentence` in this process's language. Only literals, so that the catalogue's test can find them."""
+    return translate(sentence, current_language())

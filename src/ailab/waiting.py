@@ -1,0 +1,67 @@
+"""The one way to wait: always with a timeout that says what it waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ailab.errors import AilabError
+from ailab.i18n import _
+
+T = TypeVar("T")
+
+
+class TimedOut(AilabError):
+    """What was waited for did not happen in time."""
+
+    http_status = 504
+    kind = "timeout"
+
+
+def _intervals(first: float, last: float):
+    interval = first
+    while True:
+        yield interval
+        interval = min(interval * 1.5, last)
+
+
+def _timed_out(what: str, timeout: float) -> TimedOut:
+    return TimedOut(_("Waited {seconds:g} s for {what}; it did not happen.").format(seconds=timeout, what=what))
+
+
+def wait_for(
+    probe: Callable[[], T | None], *, timeout: float, what: str, first: float = 0.02, last: float = 0.25
+) -> T:
+    """Call `probe` until it returns something true, and return that.
+
+    `timeout`, `first` and `last` (the shortest and longest pause) are seconds. Raises `TimedOut`; what `probe` raises
+    passes through.
+    """
+    deadline = time.monotonic() + timeout
+    for interval in _intervals(first, last):
+        result = probe()
+        if result:
+            return result
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise _timed_out(what, timeout)
+        time.sleep(min(interval, remaining))
+    raise AssertionError("unreachable")
+
+
+async def wait_for_async(
+    probe: Callable[[], Awaitable[T | None]], *, timeout: float, what: str, first: float = 0.02, last: float = 0.25
+) -> T:
+    """`wait_for` for a coroutine: the same timeout, the same error."""
+    deadline = time.monotonic() + timeout
+    for interval in _intervals(first, last):
+        result = await probe()
+        if result:
+            return result
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise _timed_out(what, timeout)
+        await asyncio.sleep(min(interval, remaining))
+    raise AssertionError("unreachable")
