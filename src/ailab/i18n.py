@@ -13,11 +13,11 @@ _chosen: list[str] = []
 
 @cache
 def catalogue(language: str) -> dict[str, str]:
-    """English sentence -> sentence in `language`; empty for English."""
-    if language == "en":
-        return {}
-    text = (Path(__file__).parent / "translations" / f"{language}.json").read_text(encoding="utf-8")
-    return json.loads(text)
+    """English sentence -> sentence in `language`, from every file of its folder; empty for English."""
+    sentences: dict[str, str] = {}
+    for file in sorted((Path(__file__).parent / "translations" / language).glob("*.json")):
+        sentences.update(json.loads(file.read_text(encoding="utf-8")))
+    return sentences
 
 
 def language_of(environ: dict[str, str] | os._Environ[str], default: str = "en") -> str:
