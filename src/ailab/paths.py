@@ -1,0 +1,179 @@
+"""Where everything is: on the machine, in the lab, and how a lab is found."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ailab.errors import Conflict, NotFound, UsageError
+from ailab.i18n import _
+
+SETTINGS_NAME = "lab.toml"
+# A unix socket's path holds 107 bytes; the longest of ours is jupyter/kernel-<uuid>-ipc-5 in the run folder.
+_LONGEST_RUN_FOLDER = 45
+# URLs of sockets (http+unix://) pass through parsers that lower the case of a host.
+_SAFE_RUN_FOLDER = re.compile(r"[a-z0-9/._-]+")
+
+
+@dataclass(frozen=True)
+class MachinePaths:
+    """What ailab keeps on a machine, shared by its labs: all below `home` (`AILAB_HOME`)."""
+
+    home: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> MachinePaths:
+        """`AILAB_HOME`, else /var/lib/ailab for root, else the account's data folder (XDG base directories)."""
+        if environ.get("AILAB_HOME"):
+            return cls(Path(environ["AILAB_HOME"]).absolute())
+        if os.geteuid() == 0:
+            return cls(Path("/var/lib/ailab"))
+        data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local/share"
+        return cls(Path(data) / "ailab")
+
+    @property
+    def control(self) -> Path:
+        return self.home / "control"
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def pythons(self) -> Path:
+        return self.home / "pythons"
+
+    @property
+    def generations(self) -> Path:
+        return self.home / "generations"
+
+    @property
+    def tools(self) -> Path:
+        return self.home / "tools"
+
+    @property
+    def account_folders(self) -> tuple[Path, ...]:
+        """What the lab's account writes; the rest belongs to the launcher."""
+        return (self.cache, self.pythons, self.generations, self.tools)
+
+
+@dataclass(frozen=True)
+class LabPaths:
+    """The files of one lab: all below `root`, but for sockets whose path would be too long there."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.root / SETTINGS_NAME
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lab.lock"
+
+    @property
+    def logs(self) -> Path:
+        """TensorBoard's log folder."""
+        return self.root / "logs"
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".ailab"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "lab.db"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.state / "daemon.log"
+
+    @property
+    def tasks(self) -> Path:
+        return self.state / "tasks"
+
+    @property
+    def secrets(self) -> Path:
+        return self.state / "secrets"
+
+    @property
+    def hub(self) -> Path:
+        return self.state / "hub"
+
+    @property
+    def environment(self) -> Path:
+        """Holds `current`, the link to the generation in use, and the history of switches."""
+        return self.state / "environment"
+
+    @property
+    def current(self) -> Path:
+        return self.environment / "current"
+
+    @property
+    def run(self) -> Path:
+        """The 0700 folder of sockets and pid files."""
+        inside = self.state / "run"
+        if len(str(inside)) <= _LONGEST_RUN_FOLDER and _SAFE_RUN_FOLDER.fullmatch(str(inside)):
+            return inside
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+        return Path("/tmp") / f"ailab-{os.geteuid()}-{digest}"  # noqa: S108  checked by private_folder
+
+    @property
+    def daemon_socket(self) -> Path:
+        return self.run / "daemon.sock"
+
+    @property
+    def private_folders(self) -> tuple[Path, ...]:
+        return (self.state, self.tasks, self.secrets, self.hub, self.environment, self.run)
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` as a folder that only we can enter, or refuse one that is another's."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = path.lstat()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
+        raise Conflict(
+            _("{path} belongs to another account.").format(path=path),
+            remedy=_("Remove it, or run as the account that owns it."),
+        )
+    if stat.S_IMODE(seen.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+def find_lab(start: Path) -> Path | None:
+    """The lab that `start` is in: the nearest folder upwards with a lab.toml, as git finds a repository."""
+    for folder in (start, *start.parents):
+        if (folder / SETTINGS_NAME).is_file():
+            return folder
+    return None
+
+
+def default_lab(environ: Mapping[str, str]) -> Path:
+    """Where `up` makes a lab when there is none: /srv/ailab for root, else ~/ailab."""
+    if os.geteuid() == 0:
+        return Path("/srv/ailab")
+    return Path(environ.get("HOME") or "~").expanduser() / "ailab"
+
+
+def locate_lab(named: Path | None, start: Path, environ: Mapping[str, str]) -> Path:
+    """The lab that a command means: `--lab`, else the one around `start`, else the default one if it exists."""
+    if named is not None:
+        if not (named / SETTINGS_NAME).is_file():
+            raise UsageError(
+                _("There is no lab in {path}: it has no lab.toml.").format(path=named),
+                remedy=_("Make one: ailab init {path}").format(path=named),
+            )
+        return named.resolve()
+    found = find_lab(start) or find_lab(default_lab(environ))
+    if found is None:
+        raise NotFound(
+            _("There is no lab here: no lab.toml in {path} or above it.").format(path=start),
+            remedy=_("Make one and start it: ailab up; or name one: --lab DIR"),
+        )
+    return found.resolve()
