@@ -1,0 +1,78 @@
+"""What lab.toml may say: one model that is schema, defaults and documentation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+GIB = 1024**3
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": GIB, "t": 1024**4}
+
+
+def parse_size(value: object) -> int:
+    """A size in bytes from `"8g"`, `"512m"`, `"1.5 GiB"` or a number of bytes; units are powers of 1024.
+
+    Raises ValueError with the sizes that would do.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    else:
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None or len(match[1]) > 15:
+            raise ValueError("size")
+        size = int(float(match[1]) * _UNITS[match[2].lower()])
+    if not 0 < size < 2**60:
+        raise ValueError("size")
+    return size
+
+
+Size = Annotated[int, BeforeValidator(parse_size)]
+Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$")]
+# One line, nothing that would end a line in a requirements file or start an option of the tool it is handed to.
+Requirement = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][^\r\n\x00]{0,300}$")]
+Text = Annotated[str, StringConstraints(pattern=r"^[^\r\n\x00]*$", max_length=4096)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabSection(Section):
+    name: Name = Field("lab", description="What people call the lab.")
+    runtime: Literal["process"] = Field("process", description="What runs the lab's tasks.")
+    language: Literal["en", "zh"] = Field("en", description="The language of the portal and the notebooks.")
+
+
+class EnvironmentSection(Section):
+    stack: Text = Field("tensorflow-2.9", min_length=1, description="The curated stack: ailab env stacks lists them.")
+    python: Text = Field("", description='A Python version ("3.10") or the path of an interpreter; empty: the best found.')
+    packages: list[Requirement] = Field([], description="What you want beside the stack, as pip would name it.")
+    gpu: Literal["auto", "off", "required"] = Field("auto", description="Whether CUDA libraries are installed.")
+
+
+class AccessSection(Section):
+    bind: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F:.]+$")] = Field(
+        "127.0.0.1", description="The address that the web port listens on; 0.0.0.0 lets other machines in."
+    )
+    port: Port = Field(8888, description="The one web port.")
+
+
+class MirrorsSection(Section):
+    pypi: Text = Field("", description="A PyPI mirror's simple index.")
+    python: Text = Field("", description="A mirror of python-build-standalone's releases.")
+    npm: Text = Field("", description="An npm registry.")
+    ca_bundle: Text = Field("", description="A PEM file with the certificate authorities to trust.")
+    proxy: Text = Field("", description="An HTTP proxy for all downloads.")
+
+
+class Settings(Section):
+    """All of lab.toml. Paths in it are relative to the lab."""
+
+    lab: LabSection = LabSection()
+    environment: EnvironmentSection = EnvironmentSection()
+    access: AccessSection = AccessSection()
+    mirrors: MirrorsSection = MirrorsSection()

@@ -1,0 +1,182 @@
+"""Reading and writing lab.toml: every complaint has a file, a line, a key and a remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ailab.errors import UsageError
+from ailab.i18n import _
+from ailab.settings import Settings
+
+_LARGEST_FILE = 1024 * 1024
+_TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_\"'. -]+?)\s*\]")
+_KEY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*[=.]")
+
+
+class SettingsError(UsageError):
+    """Something in a lab.toml that cannot be meant. `line` counts from 1; 0 where no line can be named."""
+
+    kind = "settings"
+
+    def __init__(self, path: Path, line: int, key: str, problem: str, remedy: str) -> None:
+        place = f"{path}:{line}" if line else str(path)
+        super().__init__(f"{place}: {key}: {problem}" if key else f"{place}: {problem}", remedy=remedy)
+        self.path = path
+        self.line = line
+        self.key = key
+
+
+def load_settings(path: Path) -> Settings:
+    """The settings in `path`, a lab.toml. Raises `SettingsError` for anything wrong in it."""
+    text = _read(path)
+    document = _parse(path, text)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _refusal(path, text, error.errors()[0]) from None
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise SettingsError(path, 0, "", _("The file is larger than 1 MiB."), _("Is this really a lab.toml?"))
+        data = path.read_bytes()
+    except OSError as error:
+        problem = _("It cannot be read: {reason}.").format(reason=error.strerror)
+        raise SettingsError(path, 0, "", problem, _("Check that the file exists and that you may read it.")) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SettingsError(path, line, "", _("This is not UTF-8 text."), _("Save the file as UTF-8.")) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = int(at[1]) if at else len(text.splitlines())
+        problem = _("This is not TOML: {reason}.").format(reason=re.sub(r" \(at .*\)$", "", str(error)))
+        remedy = _('Write key = value; texts go in quotes: name = "vision".')
+        raise SettingsError(path, line, "", problem, remedy) from None
+    except (RecursionError, ValueError) as error:
+        # tomllib lets these through for thousands of nested brackets, and for integers of thousands of digits.
+        problem = _("This is not TOML that can be read: {reason}.").format(reason=type(error).__name__)
+        raise SettingsError(path, 0, "", problem, _("Take out the oversized value.")) from None
+
+
+def line_of(text: str, location: tuple[str | int, ...]) -> int:
+    """The line (from 1) where `location`, a path of keys into `text`, is set; the nearest parent's, or 0."""
+    keys = [str(part) for part in location if not isinstance(part, int)]
+    best, depth = 0, 0
+    table: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _TABLE.match(line):
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            here = table
+        elif key := _KEY.match(line):
+            here = [*table, key[1]]
+        else:
+            continue
+        if len(here) > depth and here == keys[: len(here)]:
+            best, depth = number, len(here)
+    return best
+
+
+def _refusal(path: Path, text: str, error: ErrorDetails) -> SettingsError:
+    location = tuple(part for part in error["loc"] if isinstance(part, str | int))
+    line = line_of(text, location)
+    key = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        problem = _("There is no such key.")
+        return SettingsError(path, line, key, problem, _nearest(location))
+    problem, remedy = _problem(error, location)
+    return SettingsError(path, line, key, problem, remedy)
+
+
+def _known_keys(location: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _nearest(location: tuple[str | int, ...]) -> str:
+    known = _known_keys(location)
+    name = str(location[-1])
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return _("Did you mean {key}?").format(key=near[0])
+    elsewhere = [
+        f"[{section}] {name}"
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        and name in field.annotation.model_fields
+    ]
+    if elsewhere:
+        return _("It belongs here: {place}.").format(place=elsewhere[0])
+    return _("Known here: {keys}.").format(keys=", ".join(known))
+
+
+def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str, str]:
+    """What is wrong and what would be right, for the kinds of error that pydantic reports here."""
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    problem = _("{value} will not do.").format(value=shown)
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "literal_error":
+            return problem, _("It can be {choices}.").format(choices=str(context["expected"]).replace(" or ", ", "))
+        case "int_type" | "int_parsing" | "int_from_float":
+            return problem, _("Write a whole number without quotes: {key} = 8888").format(key=location[-1])
+        case "greater_than_equal" | "less_than_equal":
+            return problem, _("A port is a number from 1 to 65535.")
+        case "string_type":
+            return problem, _('Write a text in quotes: {key} = "..."').format(key=location[-1])
+        case "list_type":
+            return problem, _('Write a list: {key} = ["one", "two"]').format(key=location[-1])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return problem, _("Write it as a table: a line [{key}], its keys below.").format(key=location[-1])
+        case "value_error":
+            return problem, _('Write a size as "512m", "8g" or "1.5 GiB".')
+        case "string_pattern_mismatch" if location[-1] == "bind":
+            return problem, _('Write an address: bind = "127.0.0.1", or "0.0.0.0" for all.')
+        case "string_pattern_mismatch" if location[-1] == "name":
+            return problem, _("A name has letters, digits, spaces, dots and dashes, at most 63.")
+        case _:
+            return problem, str(error["msg"])
+
+
+def default_document(*, name: str, language: str, stack: str, port: int) -> str:
+    """A lab.toml that shows every key with its default and what it is for, as `init` writes it."""
+    chosen = {("lab", "name"): name, ("lab", "language"): language}
+    chosen |= {("environment", "stack"): stack, ("access", "port"): port}
+    lines = [_("# A lab's settings. `ailab up` applies what you change here."), ""]
+    for section, field in Settings.model_fields.items():
+        lines.append(f"[{section}]")
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key, inner in field.annotation.model_fields.items():
+            value = chosen.get((section, key), inner.default)
+            setting = f"{key} = {_toml(value)}"
+            lines.append(f"{setting:<36}# {_(inner.description or '')}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
