@@ -29,7 +29,13 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_optional_size(value: object) -> int:
+    """As `parse_size`; an empty text is 0, which stands for no limit."""
+    return 0 if value == "" else parse_size(value)
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
+OptionalSize = Annotated[int, BeforeValidator(parse_optional_size)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$")]
 # One line, nothing that would end a line in a requirements file or start an option of the tool it is handed to.
@@ -54,6 +60,13 @@ class EnvironmentSection(Section):
     gpu: Literal["auto", "off", "required"] = Field("auto", description="Whether CUDA libraries are installed.")
 
 
+class ResourcesSection(Section):
+    cpus: Annotated[int, Field(ge=0, le=4096, strict=True)] = Field(
+        0, description="How many CPUs a workspace may use; 0: all of them."
+    )
+    memory: OptionalSize = Field(0, description='The most memory one process of a workspace may take: "8g"; empty: all.')
+
+
 class AccessSection(Section):
     bind: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F:.]+$")] = Field(
         "127.0.0.1", description="The address that the web port listens on; 0.0.0.0 lets other machines in."
@@ -74,5 +87,6 @@ class Settings(Section):
 
     lab: LabSection = LabSection()
     environment: EnvironmentSection = EnvironmentSection()
+    resources: ResourcesSection = ResourcesSection()
     access: AccessSection = AccessSection()
     mirrors: MirrorsSection = MirrorsSection()

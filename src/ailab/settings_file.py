@@ -140,7 +140,7 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
             return problem, _("It can be {choices}.").format(choices=str(context["expected"]).replace(" or ", ", "))
         case "int_type" | "int_parsing" | "int_from_float":
             return problem, _("Write a whole number without quotes: {key} = 8888").format(key=location[-1])
-        case "greater_than_equal" | "less_than_equal":
+        case "greater_than_equal" | "less_than_equal" if location[-1] == "port":
             return problem, _("A port is a number from 1 to 65535.")
         case "string_type":
             return problem, _('Write a text in quotes: {key} = "..."').format(key=location[-1])
@@ -167,7 +167,7 @@ def default_document(*, name: str, language: str, stack: str, port: int) -> str:
         lines.append(f"[{section}]")
         assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         for key, inner in field.annotation.model_fields.items():
-            value = chosen.get((section, key), inner.default)
+            value = chosen.get((section, key), "" if key == "memory" else inner.default)
             setting = f"{key} = {_toml(value)}"
             lines.append(f"{setting:<36}# {_(inner.description or '')}")
         lines.append("")

@@ -1,0 +1,38 @@
+"""The audit log: who changed what, from which state to which, when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from ailab.store import Store
+from ailab.store import events as table
+
+
+def now() -> str:
+    """This moment as ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def record(
+    connection: Connection,
+    *,
+    actor: str,
+    kind: str,
+    subject: str,
+    before: str | None = None,
+    after: str | None = None,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Write one event in the transaction of the change that it tells of. `detail` must hold no secret."""
+    values = {"at": now(), "actor": actor, "kind": kind, "subject": subject, "before": before, "after": after}
+    connection.execute(insert(table).values(**values, detail=detail or {}))
+
+
+def newest(store: Store, limit: int) -> list[dict[str, Any]]:
+    """The last `limit` events, newest first."""
+    with store.engine.connect() as connection:
+        rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(limit)).mappings()
+        return [dict(row) for row in rows]

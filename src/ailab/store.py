@@ -1,0 +1,128 @@
+"""The lab's one database: SQLite in WAL mode, its tables, and its migrations from the first day."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
+
+from ailab.errors import AilabError
+from ailab.i18n import _
+
+NEWEST = "0001"
+metadata = MetaData()
+
+# Who changed what, from which state to which, when: the audit log. Times are ISO 8601 in UTC.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", String, nullable=False, index=True),
+    Column("actor", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("before", String),
+    Column("after", String),
+    Column("detail", JSON, nullable=False),
+)
+
+# The tasks that should exist. `spec` is runtimes.TaskSpec; `not_before` is seconds since the epoch.
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("wanted", Boolean, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("not_before", Float, nullable=False, default=0.0),
+    Column("seen", String, nullable=False, default="absent"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("password_hash", String, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("must_change", Boolean, nullable=False),
+    Column("spent", Boolean, nullable=False, default=False),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("locked_until", Float, nullable=False, default=0.0),
+    Column("created_at", String, nullable=False),
+)
+
+# One-time login links: only a digest of the code is kept.
+login_codes = Table(
+    "login_codes",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("user", String, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+
+class Store:
+    """The database of one lab. Only the daemon opens it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine: Engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+        event.listen(self.engine, "connect", _configure)
+
+    def open(self) -> Store:
+        """Make the file (only ours to read) or bring an older one up to date. Returns itself."""
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self.engine.connect() as connection:
+            revision = _revision(connection)
+        if revision != NEWEST:
+            self._migrate(revision)
+        return self
+
+    def _migrate(self, revision: str | None) -> None:
+        from alembic import command
+        from alembic.config import Config
+        from alembic.util import CommandError
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+        try:
+            with self.engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise AilabError(
+                _("{path} was written by a newer ailab (revision {revision}).").format(
+                    path=self.path, revision=revision
+                ),
+                remedy=_("Use that newer ailab, or restore a backup of the lab."),
+            ) from error
+
+
+def _configure(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection has no type
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
