@@ -47,7 +47,7 @@ def _digest(code: str) -> str:
 
 
 class Users:
-    """The users in a lab's store. Each change and each login is an event; no answer tells whether a name exists."""
+    """The users in a lab's store. Each change and each login is an event."""
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine

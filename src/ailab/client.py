@@ -1,0 +1,81 @@
+"""The HTTP client of the daemon's API, over its unix socket: the same verbs, the same errors.
+
+Plain http.client, because `status` has half a second and importing a larger client takes a good part of it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError
+from ailab.i18n import _
+from ailab.waiting import TimedOut
+
+_ERRORS: dict[str, type[AilabError]] = {
+    error.kind: error for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError)
+}
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """Calls the daemon of one lab. Raises `NotRunning` when it does not answer, else the error that it answered."""
+
+    def __init__(self, socket_path: Path, *, timeout: float = 30.0) -> None:
+        self._socket = socket_path
+        self._timeout = timeout
+
+    def get(self, path: str) -> Any:
+        return self.call("GET", path)
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self.call("POST", path, body)
+
+    def delete(self, path: str) -> Any:
+        return self.call("DELETE", path)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The decoded JSON answer of one request."""
+        connection = UnixConnection(self._socket, timeout=self._timeout)
+        try:
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except TimeoutError:
+            raise TimedOut(
+                _("The lab's daemon did not answer within {seconds:g} s.").format(seconds=self._timeout),
+                remedy=_("Look into its log: .ailab/daemon.log"),
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise NotRunning(_("The lab's daemon does not answer."), remedy=_("Start it: ailab up")) from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise error_from(data)
+        return json.loads(data) if data else None
+
+
+def error_from(data: bytes) -> AilabError:
+    """The error that an API answered with, as the class that it was raised as there."""
+    try:
+        body = json.loads(data)["error"]
+        kind, message = body["kind"], body["message"]
+    except (ValueError, KeyError, TypeError):
+        return AilabError(_("The lab's daemon failed."), detail=data.decode(errors="replace")[:2000])
+    return _ERRORS.get(kind, AilabError)(message, remedy=body.get("remedy", ""), detail=body.get("detail", ""))

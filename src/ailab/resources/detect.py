@@ -1,0 +1,69 @@
+"""What is in this machine, as far as this account can see it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU as the driver reports it; memory in bytes."""
+
+    index: int
+    name: str
+    memory_bytes: int
+    driver: str
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPUs that this process may run on, memory in bytes, GPUs."""
+
+    cpus: int
+    memory_bytes: int
+    gpus: tuple[Gpu, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def detect_machine() -> Machine:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(cpus=len(os.sched_getaffinity(0)), memory_bytes=memory, gpus=detect_gpus())
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the kernel's side of NVIDIA's driver is there (a container may have only the device files)."""
+    return Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists()
+
+
+def detect_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that NVML lists; none where there is no driver, or one that does not answer."""
+    if not has_nvidia_driver():
+        return ()
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        driver = _text(pynvml.nvmlSystemGetDriverVersion())
+        return tuple(_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount()))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int, driver: str) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    name = _text(nvml.nvmlDeviceGetName(handle))
+    return Gpu(index, name, nvml.nvmlDeviceGetMemoryInfo(handle).total, driver, f"{major}.{minor}")
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
