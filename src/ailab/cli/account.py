@@ -1,0 +1,131 @@
+"""Started as root: make sure of the lab's account, hand it what is its own, and become it for good."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from ailab import command
+from ailab.errors import AilabError, UsageError
+from ailab.i18n import _
+from ailab.paths import LabPaths, MachinePaths
+
+ACCOUNT = "ailab"
+# Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
+_LABS_OWN = ("lab.toml", "lab.lock", "notebooks", "models", "logs", ".ailab")
+_TOO_SHALLOW = 2
+
+
+def person() -> str:
+    """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
+    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
+    return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
+
+
+def account_of(lab: Path) -> pwd.struct_passwd | None:
+    """The account that a lab belongs to already: who owns its state, if that is not root."""
+    state = LabPaths(lab).state
+    if not state.exists() or state.stat().st_uid == 0:
+        return None
+    try:
+        return pwd.getpwuid(state.stat().st_uid)
+    except KeyError:
+        return None
+
+
+def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
+    """What only root can do before the lab's account takes over: the account itself, and its folders."""
+    refuse_system_folder(lab)
+    account = account_of(lab) or _ensure_account(machine)
+    lab.mkdir(parents=True, exist_ok=True)
+    _let_through(machine.home)
+    os.chown(lab, account.pw_uid, account.pw_gid)
+    lab.chmod(stat.S_IMODE(lab.stat().st_mode) | 0o700)
+    for name in _LABS_OWN:
+        _hand_over(lab / name, account)
+    for folder in (*machine.account_folders, _home(machine)):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    for folder in (lab, machine.home):
+        closed = closed_to(folder, account)
+        if closed is not None:
+            raise AilabError(
+                _("The lab's account {account} cannot enter {folder} (mode {mode:o}).").format(
+                    account=account.pw_name, folder=closed, mode=stat.S_IMODE(closed.stat().st_mode)
+                ),
+                remedy=_("Choose a place that it can reach, as /srv (--lab DIR, AILAB_HOME=DIR), or: chmod o+x {folder}")
+                .format(folder=closed),
+            )
+    return account
+
+
+def become(account: pwd.struct_passwd, machine: MachinePaths) -> None:
+    """Give up root for good: groups, gid, uid, and what the environment says of them."""
+    home = _home(machine)
+    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+    for name in [name for name in os.environ if name.startswith("XDG_")]:
+        del os.environ[name]
+    os.environ |= {"HOME": str(home), "USER": account.pw_name, "LOGNAME": account.pw_name, "AILAB_HOME": str(machine.home)}
+    try:
+        Path.cwd().stat()
+    except OSError:
+        os.chdir("/")
+
+
+def _home(machine: MachinePaths) -> Path:
+    return machine.home / "home"
+
+
+def refuse_system_folder(lab: Path) -> None:
+    """A lab's folder changes hands: never one that holds more than a lab."""
+    if len(lab.parts) <= _TOO_SHALLOW or lab == Path.home():
+        raise UsageError(
+            _("{folder} cannot be a lab: the folder is handed to the lab's account.").format(folder=lab),
+            remedy=_("Choose a folder of its own, as /srv/ailab."),
+        )
+
+
+def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(ACCOUNT)
+    except KeyError:
+        pass
+    words = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", _home(machine)]
+    try:
+        command.run([*words, "--shell", "/usr/sbin/nologin", ACCOUNT], timeout=30)
+    except command.CommandFailed as error:
+        error.remedy = _("Make a system account named {account} by hand and start again.").format(account=ACCOUNT)
+        raise
+    return pwd.getpwnam(ACCOUNT)
+
+
+def _let_through(folder: Path) -> None:
+    """AILAB_HOME is ours: others may pass through it (its folders have modes of their own)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o755)
+
+
+def _hand_over(path: Path, account: pwd.struct_passwd) -> None:
+    """Give what root made at or below `path` to the account, links not followed."""
+    for entry in (path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())):
+        try:
+            if entry.lstat().st_uid == 0:
+                os.chown(entry, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+
+
+def closed_to(path: Path, account: pwd.struct_passwd) -> Path | None:
+    """The first folder on the way to and including `path` that the account cannot enter; None when it can."""
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    for folder in (*reversed(path.resolve().parents), path.resolve()):
+        seen = folder.stat()
+        bit = stat.S_IXUSR if seen.st_uid == account.pw_uid else stat.S_IXGRP if seen.st_gid in groups else stat.S_IXOTH
+        if not seen.st_mode & bit:
+            return folder
+    return None

@@ -1,0 +1,34 @@
+"""`ailab events`: who did what and when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from ailab.cli import labs
+from ailab.cli.output import print_json, table
+from ailab.i18n import _
+
+
+def events(
+    limit: Annotated[int, typer.Option(help=_("How many, the newest first."), min=1, max=1000)] = 20,
+    json: Annotated[bool, typer.Option("--json", help=_("Print a JSON list."))] = False,
+) -> None:
+    found = labs.open_lab().client.get(f"/api/events?limit={limit}")
+    if json:
+        print_json(found)
+        return
+    rows = [
+        [
+            f"{datetime.fromisoformat(event['at']).astimezone():%Y-%m-%d %H:%M:%S}",
+            event["actor"],
+            event["kind"],
+            event["subject"],
+            event["after"] or "",
+            event["detail"].get("reason") or "",
+        ]
+        for event in found
+    ]
+    print(table([_("WHEN"), _("WHO"), _("WHAT"), _("WHICH"), _("CHANGE"), _("WHY")], rows))

@@ -1,0 +1,49 @@
+"""How a command gets its lab: found or made, and with root given up."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ailab.cli import account, invocation
+from ailab.errors import NotRunning
+from ailab.i18n import _, use_language
+from ailab.lab import Lab
+from ailab.paths import MachinePaths, find_lab, default_lab, locate_lab
+
+
+def open_lab() -> Lab:
+    """The lab that this command means, as the account that it belongs to."""
+    root = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
+    if os.geteuid() == 0:
+        owner = account.account_of(root)
+        if owner is None:
+            raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
+        account.become(owner, MachinePaths.from_environment(os.environ))
+    return _speaking(Lab.open(root))
+
+
+def folder_for_up() -> Path:
+    """Where `up` works: the lab named or found, else the default place, which need not exist yet."""
+    named = invocation.current.lab
+    if named is not None:
+        return named.resolve()
+    return (find_lab(Path.cwd()) or default_lab(os.environ)).resolve()
+
+
+def enter(root: Path) -> None:
+    """Make `root` a folder of the lab's account, and become that account; nothing to do without root."""
+    machine = MachinePaths.from_environment(os.environ)
+    if os.geteuid() == 0:
+        owner = account.prepare(root, machine)
+        account.stage_interpreter(root, machine, owner)
+        account.become(owner, machine)
+    else:
+        root.mkdir(parents=True, exist_ok=True)
+
+
+def _speaking(lab: Lab) -> Lab:
+    """The person's language is their own setting; a lab in Chinese speaks Chinese where they set none."""
+    if "AILAB_LANG" not in os.environ and os.environ.get("LANG", "C").split(".")[0] in ("C", "POSIX", ""):
+        use_language(lab.settings.lab.language)
+    return lab

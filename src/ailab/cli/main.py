@@ -1,0 +1,107 @@
+"""The entry of the `ailab` command: the table of commands, and the one place that catches errors and exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from ailab import __version__
+from ailab.cli import down, env, events, init, invocation, open_, status, up, verify
+from ailab.errors import AilabError
+from ailab.i18n import _, use_language
+
+
+def build_app() -> typer.Typer:
+    """The commands in the order in which a person meets them."""
+    app = typer.Typer(
+        name="ailab",
+        help=_("A private AI lab on this machine: JupyterLab, TensorFlow that imports, TensorBoard, one login."),
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=_("Anywhere: --lab DIR names the lab, --debug shows tracebacks, --version the version."),
+    )
+    app.command("up", help=_("Make what is missing, start what is stopped, show where to go."))(up.up)
+    app.command("status", help=_("What runs, where, and how it is."))(status.status)
+    app.command("open", help=_("A link that logs you in, opened in the browser where there is one."))(open_.open_lab)
+    app.command("verify", help=_("Prove the environment in the lab's own kernel."))(verify.verify)
+    app.command("down", help=_("Stop everything that up started; keep all files."))(down.down)
+    app.command("init", help=_("Make a lab: a folder with a lab.toml."))(init.init)
+    app.command("events", help=_("Who did what and when."))(events.events)
+    app.add_typer(env.app(), name="env", help=_("The environment: lock, build, list, use, roll back."))
+    return app
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; its exit status."""
+    try:
+        rest = invocation.take_global_options(argv)
+        if invocation.current.version:
+            print(f"ailab {__version__}")
+            return 0
+        build_app()(rest)
+    except AilabError as error:
+        _tell(error)
+        return error.exit_code
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except KeyboardInterrupt:
+        print(_("Interrupted. Nothing half-made is in use; the same command goes on."), file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; say nothing more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _tell(_bug(error))
+        return 1
+    finally:
+        use_language(None)
+    return 0
+
+
+def _tell(error: AilabError) -> None:
+    if invocation.current.debug:
+        traceback.print_exception(error)
+    if invocation.current.json:
+        print(json.dumps(error.body(), ensure_ascii=False))
+        return
+    print(_("Error: {message}").format(message=error.message), file=sys.stderr)
+    if error.detail:
+        lines = error.detail.splitlines()
+        for line in lines[-20:]:
+            print(f"  | {line}", file=sys.stderr)
+    if error.remedy:
+        print(_("What to do: {remedy}").format(remedy=error.remedy), file=sys.stderr)
+
+
+def _bug(error: Exception) -> AilabError:
+    """An error that we did not foresee: the person gets one sentence, the traceback goes to a file."""
+    trace = "".join(traceback.format_exception(error))
+    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"ailab-error-{os.getpid()}.log"  # noqa: S108  a name of our own
+    try:
+        with log.open("x", encoding="utf-8") as sink:
+            sink.write(f"{datetime.now(UTC).isoformat()} ailab {__version__} {sys.argv[1:2]}\n{trace}")
+    except OSError:
+        log = Path(os.devnull)
+    summary = f"{type(error).__name__}: {error}"
+    return AilabError(
+        _("This is a bug in ailab: {summary}").format(summary=summary),
+        remedy=_("Report it with {log}; --debug shows the same.").format(log=log),
+    )
+
+
+if __name__ == "__main__":
+    main()

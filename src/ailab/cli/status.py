@@ -1,0 +1,75 @@
+"""`ailab status`: what runs, where, and how it is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ailab.cli import labs
+from ailab.cli.output import human_size, print_json, table
+from ailab.errors import NotRunning
+from ailab.i18n import _
+
+
+def status(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False) -> None:
+    lab = labs.open_lab()
+    try:
+        document = lab.client.get("/api/status")
+    except NotRunning:
+        from ailab.daemon.status import stopped_status
+
+        document = stopped_status(lab)
+    if json:
+        print_json(document)
+    else:
+        print(as_text(document))
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """The status document for a person, in 80 columns."""
+    states = {
+        "ready": _("ready"),
+        "starting": _("starting"),
+        "degraded": _("degraded"),
+        "stopped": _("stopped"),
+    }
+    lab, environment = document["lab"], document["environment"]
+    lines = [
+        _("Lab {name}: {state}").format(name=lab["name"], state=states[document["state"]]),
+        "  " + _("Address      {url}").format(url=document["url"]),
+        "  " + _("Folder       {root}").format(root=lab["root"]),
+        "  " + _("Environment  {environment}").format(environment=_environment(environment)),
+        "  " + _("GPU          {gpus}").format(gpus=_gpus(document["gpus"])),
+    ]
+    if document["tasks"]:
+        rows = [_row(task) for task in document["tasks"]]
+        headings = [_("TASK"), _("KIND"), _("STATE"), _("PID"), _("ACCOUNT"), _("MEMORY")]
+        lines += ["", table(headings, rows)]
+    if document["state"] == "stopped":
+        lines += ["", _("Start it: ailab up")]
+    return "\n".join(lines)
+
+
+def _environment(environment: dict[str, Any] | None) -> str:
+    if environment is None:
+        return _("not built yet")
+    return f"{environment['stack']}, Python {environment['python']} ({environment['id']})"
+
+
+def _gpus(gpus: list[dict[str, Any]]) -> str:
+    if not gpus:
+        return _("none that this account can see")
+    return ", ".join(f"{gpu['name']} ({human_size(gpu['memory_bytes'])})" for gpu in gpus)
+
+
+def _row(task: dict[str, Any]) -> list[str]:
+    memory = task.get("memory_bytes")
+    return [
+        task["name"],
+        task["kind"],
+        task["state"],
+        str(task["pid"] or "-"),
+        task["account"] or "-",
+        human_size(memory) if memory else "-",
+    ]

@@ -1,0 +1,1 @@
+"""The daemon: the API, and the loop that keeps what runs equal to what is wanted."""

@@ -1,0 +1,45 @@
+"""The loop that reconciles: once a second, and at once when something has changed."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+from ailab.access.hub_client import restore_routes
+from ailab.daemon.parts import Parts
+from ailab.events import record
+from ailab.runtimes.base import TaskState
+
+EVERY_SECONDS = 1.0
+
+
+class ReconcileLoop(threading.Thread):
+    """Runs until `parts.leaving` is set. A step that fails is an event, and the next one is tried."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(name="reconcile", daemon=True)
+        self._parts = parts
+        self._proxy_attempt = 0
+
+    def run(self) -> None:
+        while not self._parts.leaving.is_set():
+            try:
+                self._parts.supervisor.reconcile()
+                self._look_after_proxy()
+            except Exception as error:
+                traceback.print_exc()
+                self._note(error)
+            self._parts.leaving.wait(EVERY_SECONDS)
+
+    def _look_after_proxy(self) -> None:
+        """A proxy that was started anew knows no routes: have the hub tell it, as soon as both are there."""
+        seen = self._parts.lab.runtime.poll("proxy")
+        if seen.state == TaskState.running and seen.attempt != self._proxy_attempt:
+            if self._proxy_attempt and not restore_routes(self._parts.lab.paths):
+                return
+            self._proxy_attempt = seen.attempt
+
+    def _note(self, error: Exception) -> None:
+        detail = {"error": f"{type(error).__name__}: {error}"[:500]}
+        with self._parts.lab.store.engine.begin() as connection:
+            record(connection, actor="daemon", kind="loop", subject="reconcile", after="failed", detail=detail)

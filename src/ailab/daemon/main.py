@@ -1,0 +1,102 @@
+"""The daemon's process: one per lab, on unix sockets that only the lab's account can open."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO
+
+from ailab.daemon.loops import ReconcileLoop
+from ailab.daemon.parts import Parts
+from ailab.lab import Lab
+
+
+def main() -> None:
+    """Serve one lab until told to leave. Exit status 3: another daemon serves it already."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lab", type=Path, required=True)
+    os.umask(0o077)
+    lab = Lab.open(parser.parse_args().lab)
+    lab.make_private_folders()
+    held = hold(lab.paths.run / "daemon.lock")
+    if held is None:
+        sys.exit(3)
+    serve(lab)
+
+
+def hold(path: Path) -> IO[str] | None:
+    """The lock file at `path`, locked for this process's life with its pid inside; None if another holds it."""
+    held = path.open("a+")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        return None
+    held.truncate(0)
+    held.write(str(os.getpid()))
+    held.flush()
+    return held
+
+
+def serve(lab: Lab) -> None:
+    """Start the tasks first, then the (slower to import) web applications beside them."""
+    parts = Parts.of(lab)
+    want_services(parts)
+    loop = ReconcileLoop(parts)
+    loop.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: parts.leaving.set())
+    asyncio.run(_serve_applications(parts))
+    loop.join(5)
+    parts.supervisor.close()
+
+
+def want_services(parts: Parts) -> None:
+    """The lab's own services, from its settings; one whose specification has changed is started anew."""
+    from ailab.access.services import service_specs
+    from ailab.daemon.tools import installed_tools
+
+    lab = parts.lab
+    for spec in service_specs(lab.settings, lab.paths, lab.machine, installed_tools(lab)):
+        parts.supervisor.want(spec, owner="", actor="daemon")
+
+
+async def _serve_applications(parts: Parts) -> None:
+    import uvicorn
+
+    from ailab.daemon.app import local_api
+    from ailab.daemon.backstage import portal_application
+
+    servers = []
+    for application, path in (
+        (portal_application(parts), parts.lab.paths.run / "portal.sock"),
+        (local_api(parts), parts.lab.paths.daemon_socket),
+    ):
+        config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        server.capture_signals = nullcontext  # type: ignore[method-assign]  # two servers, one process: ours are set
+        servers.append((server, listen(path)))
+    serving = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+    await asyncio.to_thread(parts.leaving.wait)
+    await asyncio.sleep(0.1)  # the answer to the request that told us to leave
+    for server, _sock in servers:
+        server.should_exit = True
+    await asyncio.gather(*serving)
+
+
+def listen(path: Path) -> socket.socket:
+    """A listening unix socket at `path` (a stale one is replaced), open to nobody but us."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    path.chmod(0o600)
+    sock.listen(128)
+    return sock
+

@@ -1,0 +1,53 @@
+"""The lab as a whole: its status, its events, its environment, and stopping it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from ailab import events
+from ailab.daemon.parts import Parts
+
+router = APIRouter(tags=["lab"])
+
+
+class Switch(BaseModel):
+    """A change of the environment in use: to generation `id`, or back to the one before when it is empty."""
+
+    id: str = ""
+    who: str
+    why: str
+
+
+def _parts(request: Request) -> Parts:
+    return request.app.state.parts  # type: ignore[no-any-return]  # Starlette's state is untyped
+
+
+@router.get("/status")
+def status(request: Request) -> dict[str, Any]:
+    return _parts(request).status()
+
+
+@router.get("/events")
+def list_events(request: Request, limit: int = 50) -> list[dict[str, Any]]:
+    return events.newest(_parts(request).lab.store, min(max(limit, 1), 1000))
+
+
+@router.post("/down")
+def down(request: Request) -> dict[str, Any]:
+    """Stop every task (workspaces come back with the next `up`), then the daemon."""
+    parts = _parts(request)
+    parts.supervisor.stop_all()
+    with parts.lab.store.engine.begin() as connection:
+        events.record(connection, actor="down", kind="lab", subject=parts.lab.settings.lab.name, after="stopped")
+    parts.leaving.set()
+    return {"stopped": [task.spec.id for task in parts.supervisor.tasks()]}
+
+
+@router.post("/leave")
+def leave(request: Request) -> dict[str, Any]:
+    """End the daemon alone; the tasks go on, and the next daemon takes them over."""
+    _parts(request).leaving.set()
+    return {}

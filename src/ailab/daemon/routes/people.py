@@ -1,0 +1,62 @@
+"""People: logins that the hub asks about, users, login links."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from ailab.access.users import User
+from ailab.daemon.parts import Parts
+from ailab.daemon.status import lab_url
+
+router = APIRouter(tags=["people"])
+
+
+class Login(BaseModel):
+    """What a person brings to the door: a name with a password, or the code of a login link."""
+
+    user: str = Field("", max_length=256)
+    password: str = Field("", max_length=1024)
+    code: str = Field("", max_length=256)
+    address: str = Field("", max_length=64)
+
+
+class Name(BaseModel):
+    name: str = Field(max_length=64)
+
+
+def _parts(request: Request) -> Parts:
+    return request.app.state.parts  # type: ignore[no-any-return]  # Starlette's state is untyped
+
+
+@router.post("/logins")
+def log_in(request: Request, login: Login) -> User:
+    users = _parts(request).users
+    if login.code:
+        return users.redeem(login.code, address=login.address)
+    return users.log_in(login.user, login.password, address=login.address)
+
+
+@router.get("/users")
+def list_users(request: Request) -> list[str]:
+    return _parts(request).users.names()
+
+
+@router.post("/users/first")
+def first_user(request: Request, wanted: Name) -> dict[str, Any]:
+    """Make `wanted` the lab's administrator where it has no user yet: `password` is null where it had one."""
+    users = _parts(request).users
+    names = users.names()
+    if names:
+        return {"name": names[0], "password": None}
+    return {"name": wanted.name, "password": users.add(wanted.name, admin=True, actor="up")}
+
+
+@router.post("/login-links")
+def make_link(request: Request, wanted: Name) -> dict[str, str]:
+    parts = _parts(request)
+    code = parts.users.make_link_code(wanted.name, actor="open")
+    return {"url": f"{lab_url(parts.lab)}hub/login-link?code={quote(code)}"}

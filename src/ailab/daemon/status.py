@@ -1,0 +1,106 @@
+"""What `ailab status` and the portal show: the lab in one JSON document."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ailab import __version__
+from ailab.environments.generations import Generation
+from ailab.lab import Lab
+from ailab.resources.detect import Machine, detect_machine
+from ailab.runtimes.base import Seen, TaskState
+
+STATES = ("ready", "starting", "degraded", "stopped")
+MEASURE_EVERY_SECONDS = 2.0
+# What a person asks of an environment first; the page and the terminal show these.
+NOTABLE = ("tensorflow", "keras", "numpy", "pandas", "scipy", "matplotlib", "scikit-learn", "tensorboard", "torch")
+
+
+def lab_url(lab: Lab) -> str:
+    """Where a browser on this machine finds the lab."""
+    host = lab.settings.access.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{lab.settings.access.port}/"
+
+
+def environment_json(generation: Generation | None) -> dict[str, Any] | None:
+    """The environment in use, or None before the first build."""
+    if generation is None:
+        return None
+    packages = {name: version for name, version in generation.packages.items() if name in NOTABLE}
+    return {
+        "id": generation.id,
+        "stack": generation.stack,
+        "python": generation.python,
+        "packages": packages,
+        "built_at": generation.built_at,
+        "size_bytes": generation.size_bytes,
+    }
+
+
+def overall(tasks: list[dict[str, Any]], *, hub_answers: bool) -> str:
+    """The lab's state from its services': ready when each runs and the hub answers."""
+    services = [task for task in tasks if task["kind"] == "service"]
+    running = [task["state"] == TaskState.running for task in services]
+    if services and all(running) and hub_answers:
+        return "ready"
+    if not any(running):
+        return "stopped" if not any(task["state"] == TaskState.starting for task in services) else "starting"
+    if any(task["attempt"] > 1 and task["state"] != TaskState.running for task in services):
+        return "degraded"
+    return "starting"
+
+
+def stopped_status(lab: Lab) -> dict[str, Any]:
+    """The status of a lab whose daemon does not answer, from what the runtime can see without it."""
+    tasks = [_bare_task(task_id, lab.runtime.poll(task_id)) for task_id in lab.runtime.tasks()]
+    alive = any(task["state"] == TaskState.running for task in tasks)
+    return _document(lab, "degraded" if alive else "stopped", tasks, machine=None)
+
+
+def _bare_task(task_id: str, seen: Seen) -> dict[str, Any]:
+    return {"id": task_id, "name": task_id, "kind": task_id.partition("-")[0], "owner": ""} | seen.to_json()
+
+
+def _document(lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None) -> dict[str, Any]:
+    section = lab.settings.lab
+    return {
+        "state": state,
+        "url": lab_url(lab),
+        "version": __version__,
+        "lab": {"name": section.name, "root": str(lab.paths.root), "language": section.language},
+        "environment": environment_json(lab.generations.current()),
+        "gpus": [vars(gpu) for gpu in machine.gpus] if machine else [],
+        "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
+        "tasks": tasks,
+    }
+
+
+class Measured:
+    """CPU and memory of running tasks, measured at most every `MEASURE_EVERY_SECONDS`, when somebody looks."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._machine = detect_machine()
+        self._taken: dict[str, tuple[float, float]] = {}
+        self._shown: dict[str, dict[str, float | int | None]] = {}
+
+    def document(self, tasks: list[dict[str, Any]], *, hub_answers: bool) -> dict[str, Any]:
+        tasks = [task | self._usage(task) for task in tasks]
+        return _document(self._lab, overall(tasks, hub_answers=hub_answers), tasks, self._machine)
+
+    def _usage(self, task: dict[str, Any]) -> dict[str, float | int | None]:
+        nothing: dict[str, float | int | None] = {"memory_bytes": None, "cpu_percent": None}
+        if task["state"] != TaskState.running:
+            return nothing
+        at, cpu = self._taken.get(task["id"], (0.0, 0.0))
+        now = time.monotonic()
+        if now - at < MEASURE_EVERY_SECONDS and task["id"] in self._shown:
+            return self._shown[task["id"]]
+        usage = self._lab.runtime.usage(task["id"])
+        percent = 100 * (usage.cpu_seconds - cpu) / (now - at) if at and usage.cpu_seconds >= cpu else None
+        self._taken[task["id"]] = (now, usage.cpu_seconds)
+        shown = {"memory_bytes": usage.memory_bytes, "cpu_percent": None if percent is None else round(percent, 1)}
+        self._shown[task["id"]] = shown
+        return shown

@@ -1,0 +1,166 @@
+"""Keeps the wanted tasks (store) equal to what the runtime sees: the reconcile step."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, delete, insert, select, update
+
+from ailab.errors import NotFound
+from ailab.events import record
+from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
+from ailab.store import Store
+from ailab.store import tasks as table
+
+# A task that ran this long has started well: its failures are forgotten.
+STEADY_SECONDS = 60.0
+LONGEST_PAUSE = 30.0
+_RUNNING = (TaskState.starting, TaskState.running)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A wanted task and how the runtime sees it now."""
+
+    spec: TaskSpec
+    owner: str
+    wanted: bool
+    seen: Seen
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the command's environment, which may hold secrets."""
+        spec = {"id": self.spec.id, "name": self.spec.name, "kind": str(self.spec.kind), "owner": self.owner}
+        return spec | self.seen.to_json() | {"wanted": self.wanted}
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before the next start: none after the first failure, then 1, 2, 4 ... up to `LONGEST_PAUSE`."""
+    return 0.0 if failures < 2 else min(LONGEST_PAUSE, 2.0 ** (failures - 2))
+
+
+def _mark(seen: Seen) -> str:
+    """What is compared to tell that something happened: a restart between two looks changes the attempt."""
+    return f"{seen.state}:{seen.attempt}"
+
+
+def _seconds_run(seen: Seen) -> float:
+    if not seen.started_at or not seen.ended_at:
+        return 0.0
+    return (datetime.fromisoformat(seen.ended_at) - datetime.fromisoformat(seen.started_at)).total_seconds()
+
+
+class Supervisor:
+    """The only one that starts and stops tasks. Each change of a task's state is an event."""
+
+    def __init__(self, store: Store, runtime: Runtime) -> None:
+        self._engine = store.engine
+        self._runtime = runtime
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="task")
+        self._busy: set[str] = set()
+        self._busy_lock = threading.Lock()
+        self._paused = False
+        self.changed = threading.Event()
+
+    def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
+        """Make `spec` wanted; a task of that id that runs with another spec is stopped first. Returns what is seen."""
+        row = self._row(spec.id)
+        if row is not None and TaskSpec.from_json(row["spec"]) == spec and row["wanted"]:
+            return self._runtime.poll(spec.id)
+        if row is not None:
+            self._runtime.stop(spec.id)
+        values = {"owner": owner, "wanted": True, "spec": spec.to_json(), "failures": 0, "not_before": 0.0}
+        with self._engine.begin() as connection:
+            connection.execute(delete(table).where(table.c.id == spec.id))
+            connection.execute(insert(table).values(id=spec.id, seen="absent", **values))
+            record(connection, actor=actor, kind="task", subject=spec.id, after="wanted")
+        self.changed.set()
+        self._settle(spec.id)
+        return self._runtime.poll(spec.id)
+
+    def unwant(self, task_id: str, *, actor: str) -> Seen:
+        """Stop a task and want it no more. Unknown ids are not an error."""
+        with self._engine.begin() as connection:
+            if connection.execute(update(table).where(table.c.id == task_id).values(wanted=False)).rowcount:
+                record(connection, actor=actor, kind="task", subject=task_id, after="unwanted")
+        seen = self._runtime.stop(task_id)
+        with self._engine.begin() as connection:
+            connection.execute(delete(table).where(table.c.id == task_id, table.c.wanted.is_(False)))
+        return seen
+
+    def task(self, task_id: str) -> Task:
+        row = self._row(task_id)
+        if row is None:
+            raise NotFound(f"No task {task_id}.")
+        return self._task(row)
+
+    def tasks(self) -> list[Task]:
+        return [self._task(row) for row in self._rows()]
+
+    def stop_all(self) -> None:
+        """Stop every task but keep it wanted, so that the next start brings it back."""
+        self._paused = True
+        list(self._pool.map(self._runtime.stop, self._runtime.tasks()))
+
+    def reconcile(self) -> None:
+        """One step over all tasks. What takes long (a stop) goes on beside the others."""
+        for row in self._rows():
+            self._pool.submit(self._settle, row["id"])
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _rows(self) -> list[RowMapping]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(select(table).order_by(table.c.id)).mappings())
+
+    def _row(self, task_id: str) -> RowMapping | None:
+        with self._engine.connect() as connection:
+            return connection.execute(select(table).where(table.c.id == task_id)).mappings().first()
+
+    def _task(self, row: RowMapping) -> Task:
+        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], self._runtime.poll(row["id"]))
+
+    def _settle(self, task_id: str) -> None:
+        """Bring one task to where it should be, unless someone is at it already."""
+        with self._busy_lock:
+            if task_id in self._busy:
+                return
+            self._busy.add(task_id)
+        try:
+            self._settle_alone(task_id)
+        finally:
+            with self._busy_lock:
+                self._busy.discard(task_id)
+
+    def _settle_alone(self, task_id: str) -> None:
+        row = self._row(task_id)
+        if row is None:
+            return
+        seen = self._runtime.poll(task_id)
+        self._note(row, seen)
+        if not row["wanted"]:
+            self.unwant(task_id, actor="daemon")
+        elif seen.state not in _RUNNING and not self._paused and time.time() >= row["not_before"]:
+            seen = self._runtime.start(TaskSpec.from_json(row["spec"]))
+            self._note(self._row(task_id), seen)
+
+    def _note(self, row: RowMapping | None, seen: Seen) -> None:
+        """Write a change of state down, and after a failure when the next start may be."""
+        if row is None or (row["seen"] == _mark(seen)):
+            return
+        values: dict[str, Any] = {"seen": _mark(seen)}
+        if seen.state == TaskState.exited and row["wanted"] and not self._paused:
+            failures = 1 if _seconds_run(seen) > STEADY_SECONDS else row["failures"] + 1
+            values |= {"failures": failures, "not_before": time.time() + pause_after(failures)}
+        detail = {"pid": seen.pid, "exit_status": seen.exit_status, "reason": seen.reason, "attempt": seen.attempt}
+        with self._engine.begin() as connection:
+            same = (table.c.id == row["id"]) & (table.c.seen == row["seen"])
+            if connection.execute(update(table).where(same).values(**values)).rowcount:
+                before, after = row["seen"].split(":")[0], str(seen.state)
+                record(connection, actor="daemon", kind="task", subject=row["id"], before=before, after=after, detail=detail)
+        self.changed.set()
