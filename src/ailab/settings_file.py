@@ -174,6 +174,21 @@ def default_document(*, name: str, language: str, stack: str, port: int) -> str:
     return "\n".join(lines)
 
 
+def set_value(path: Path, section: str, key: str, value: object) -> None:
+    """Change one key of the lab.toml at `path`; comments and order stay. A value that will not do changes nothing."""
+    import tomlkit
+
+    document = tomlkit.parse(_read(path))
+    document.setdefault(section, tomlkit.table())[key] = value
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(tomlkit.dumps(document), encoding="utf-8")
+    try:
+        load_settings(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _toml(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"

@@ -25,6 +25,11 @@ def person() -> str:
     return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
 
 
+def owner_name() -> str:
+    """The name of the account that this process runs as."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
 def account_of(lab: Path) -> pwd.struct_passwd | None:
     """The account that a lab belongs to already: who owns its state, if that is not root."""
     state = LabPaths(lab).state

@@ -20,7 +20,7 @@ def open_lab() -> Lab:
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
         account.become(owner, MachinePaths.from_environment(os.environ))
-    return _speaking(Lab.open(root))
+    return speaking(Lab.open(root))
 
 
 def folder_for_up() -> Path:
@@ -42,7 +42,7 @@ def enter(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
 
 
-def _speaking(lab: Lab) -> Lab:
+def speaking(lab: Lab) -> Lab:
     """The person's language is their own setting; a lab in Chinese speaks Chinese where they set none."""
     if "AILAB_LANG" not in os.environ and os.environ.get("LANG", "C").split(".")[0] in ("C", "POSIX", ""):
         use_language(lab.settings.lab.language)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
-import json
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ailab import __version__
 from ailab.access.users import Users
 from ailab.client import UnixConnection
+from ailab.fingerprint import build_of
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
 from ailab.lab import Lab
@@ -49,10 +47,3 @@ def hub_answers(socket: Path) -> bool:
         return False
     finally:
         connection.close()
-
-
-def build_of(lab: Lab) -> str:
-    """What a daemon was started from: this ailab and these settings. Another value means: start it anew."""
-    stamp = Path(__file__).stat().st_mtime_ns
-    text = json.dumps([__version__, str(Path(__file__)), stamp, lab.settings.model_dump()])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,183 @@
+"""Bringing a lab up and down: the steps, each of which does nothing when there is nothing to do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ailab.client import Client
+from ailab.command import start_detached
+from ailab.errors import AilabError, Conflict, NotRunning
+from ailab.i18n import _
+from ailab.lab import Lab
+from ailab.waiting import TimedOut, wait_for
+
+DAEMON_SECONDS = 30.0
+SERVICES_SECONDS = 90.0
+STOP_SECONDS = 60.0
+OTHER_UP_SECONDS = 3600.0
+_LOG_LINES = 30
+
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def one_at_a_time(lab: Lab, tell: Tell) -> Iterator[None]:
+    """Hold the lab's lock for `up` and `down`; another one's end is waited for, and said."""
+    with (lab.paths.state / "up.lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(_("Another ailab works on this lab; waiting for it."))
+            what = _("the other ailab to finish")
+            wait_for(lambda: _try_lock(held.fileno()), timeout=OTHER_UP_SECONDS, what=what)
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def check_port(lab: Lab) -> None:
+    """Refuse before anything is started when somebody else holds the web port."""
+    from ailab.resources import ports
+
+    bind, port = lab.settings.access.bind, lab.settings.access.port
+    try:
+        if ports.is_free(bind, port) or ports.holder_pid(port) == lab.runtime.poll("proxy").pid:
+            return
+    except OSError as error:
+        raise AilabError(
+            _("Cannot listen on {bind}: {reason}.").format(bind=bind, reason=error.strerror),
+            remedy=_('Set [access] bind in {file} to an address of this machine, or "127.0.0.1".').format(
+                file=lab.paths.settings
+            ),
+        ) from None
+    who = ports.holder(port) or _("another program")
+    free = ports.free_port(bind, port)
+    raise Conflict(
+        _("Port {port} is taken by {who}.").format(port=port, who=who),
+        remedy=_("Choose another: ailab up --port {free} (it is kept in lab.toml), or stop that program.").format(
+            free=free
+        ),
+    )
+
+
+def ensure_daemon(lab: Lab) -> None:
+    """A daemon of this ailab and these settings: one that answers stays, another one is replaced (tasks go on)."""
+    from ailab.fingerprint import build_of
+
+    lab.make_private_folders()
+    running = daemon_status(lab.client)
+    if running is not None and running.get("build") == build_of(lab):
+        return
+    if running is not None:
+        lab.client.post("/api/leave")
+        wait_for(lambda: not _daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+    process = start_detached(
+        [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
+        log=lab.paths.daemon_log,
+        env=dict(os.environ),
+        cwd=lab.paths.root,
+    )
+    try:
+        wait_for(
+            lambda: process.poll() is not None or _answers(lab.client),
+            timeout=DAEMON_SECONDS,
+            what=_("the lab's daemon to answer"),
+        )
+    except TimedOut as error:
+        error.detail = tail(lab.paths.daemon_log)
+        raise
+    if not _answers(lab.client):
+        raise AilabError(
+            _("The lab's daemon did not start."),
+            remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
+            detail=tail(lab.paths.daemon_log),
+        )
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.get("/api/users")
+    except NotRunning:
+        return False
+    return True
+
+
+def daemon_status(client: Client) -> dict[str, Any] | None:
+    """The status that the daemon gives; None when it does not answer."""
+    try:
+        document: dict[str, Any] = client.get("/api/status")
+    except NotRunning:
+        return None
+    return document
+
+
+def _daemon_pid(lab: Lab) -> int | None:
+    """The daemon that holds the lock, if any."""
+    path = lab.paths.run / "daemon.lock"
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return int(path.read_text() or "0") or None
+    return None
+
+
+def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
+    """The status once every service runs and the hub answers; on failure the log of the one that does not."""
+
+    def look() -> dict[str, Any] | None:
+        document: dict[str, Any] = lab.client.get("/api/status")
+        waiting = [task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"]
+        tell(", ".join(waiting) or _("the hub answers soon"))
+        return document if document["state"] == "ready" else None
+
+    try:
+        return wait_for(look, timeout=SERVICES_SECONDS, what=_("the lab's services"), first=0.05)
+    except TimedOut as error:
+        document = lab.client.get("/api/status")
+        broken = [task for task in document["tasks"] if task["state"] != "running" or task["attempt"] > 1]
+        for task in broken[:1]:
+            error.message += " " + _("{task} does not run.").format(task=task["name"])
+            error.detail = tail(lab.paths.tasks / task["id"] / "log")
+        raise
+
+
+def stop_lab(lab: Lab) -> list[str]:
+    """Stop every task of the lab, then its daemon; with or without the daemon's help. Returns what ran."""
+    running = [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]
+    client = Client(lab.paths.daemon_socket, timeout=STOP_SECONDS)
+    try:
+        client.post("/api/down")
+        wait_for(lambda: not _daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
+        return running
+    except NotRunning:
+        pass
+    pid = _daemon_pid(lab)
+    if pid is not None:
+        os.kill(pid, 9)
+        wait_for(lambda: not _daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
+    for task_id in running:
+        lab.runtime.stop(task_id)
+    return running
+
+
+def tail(log: Path) -> str:
+    """The end of a log, for an error's detail."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+    except OSError:
+        return ""

@@ -1,0 +1,69 @@
+"""Who holds a TCP port, before we ask for it."""
+
+from __future__ import annotations
+
+import errno
+import pwd
+import socket
+from pathlib import Path
+
+import psutil
+
+_LISTEN = "0A"
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether this account could listen there now. Raises OSError for an address that this machine does not have."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True
+
+
+def free_port(address: str, after: int) -> int:
+    """The first port above `after` that is free; `after` itself where there is none."""
+    return next((port for port in range(after + 1, min(after + 200, 65536)) if is_free(address, port)), after)
+
+
+def holder_pid(port: int) -> int | None:
+    """The process that listens on `port`, if it is one that this account may look into."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return int(connection.pid)
+    return None
+
+
+def holder(port: int) -> str:
+    """Who listens on `port`, as far as this account can see: program, pid and account; else the account; else ``."""
+    pid = holder_pid(port)
+    if pid is not None:
+        try:
+            process = psutil.Process(pid)
+            return f"{process.name()} (pid {pid}, {process.username()})"
+        except psutil.Error:
+            return f"pid {pid}"
+    uid = _listening_uid(port)
+    return "" if uid is None else _account(uid)
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _listening_uid(port: int) -> int | None:
+    """The account of a listener whose process we may not look into (proc(5): /proc/net/tcp, columns 1, 3 and 7)."""
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                return int(fields[7])
+    return None
