@@ -1,0 +1,1 @@
+"""Runtimes: what runs tasks, behind one small contract."""

@@ -1,0 +1,149 @@
+"""The contract of a runtime, and the plain data that passes through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from ailab.command import Finished
+
+
+class TaskKind(StrEnum):
+    """What a task is to people."""
+
+    service = "service"
+    workspace = "workspace"
+    job = "job"
+    member = "member"
+    endpoint = "endpoint"
+    chore = "chore"
+
+
+class TaskState(StrEnum):
+    """`absent`: the runtime knows nothing of it. `starting`: asked for, no process seen yet."""
+
+    absent = "absent"
+    starting = "starting"
+    running = "running"
+    exited = "exited"
+
+
+class Capability(StrEnum):
+    """What a runtime can do beyond the contract; read from the class, without an instance."""
+
+    limits_processes = "limits-processes"
+
+
+class _Stored:
+    """Data that is kept as JSON. Reading is lenient: a field that an older or newer ailab wrote is passed over."""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload,no-any-return]  # subclasses are dataclasses
+
+
+@dataclass(frozen=True)
+class TaskSpec(_Stored):
+    """A command to run.
+
+    `environment` is the command's whole environment and may hold secrets: it is kept in files of mode 0600 and never
+    shown. `grace` is the seconds between TERM and KILL; `log_bytes` the size past which the log is rotated (one old one
+    is kept). `cpus` (a count) and `memory_bytes` (of private memory, a process) are limits; 0 is none.
+    """
+
+    id: str
+    name: str
+    kind: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(repr=False)
+    cwd: str
+    ports: tuple[int | str, ...] = ()
+    grace: float = 10.0
+    log_bytes: int = 8 * 1024 * 1024
+    cpus: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Seen(_Stored):
+    """How a task is now. Times are ISO 8601 in UTC.
+
+    `exit_status` is 128 + n after signal n. `reason` says why a task ended that did not end by itself: `stopped`,
+    `cannot-start: ...`, `shim-killed`, `lost` (the machine went down, or nothing can be known any more). `attempt`
+    counts the starts from 1.
+    """
+
+    state: str
+    pid: int | None = None
+    account: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    exit_status: int | None = None
+    reason: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Usage(_Stored):
+    """What all processes of a task use: CPU seconds since they started, memory in bytes (shared pages counted once
+    where the system tells), how many they are."""
+
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    processes: int = 0
+
+
+class Runtime(ABC):
+    """Runs tasks that outlive the caller. What it returns is plain JSON-able data; ids are chosen by the caller."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+
+    @abstractmethod
+    def start(self, spec: TaskSpec) -> Seen:
+        """Start a task. One that runs is returned as it is, whatever its spec; one that has ended is started again as
+        its next attempt. A command that cannot be run is not an error here: the task is `exited` with status 126 or
+        127 and a reason."""
+
+    @abstractmethod
+    def poll(self, task_id: str) -> Seen:
+        """How the task is. Quick, never raises for an id it does not know (`absent`), true after any crash of ours."""
+
+    @abstractmethod
+    def stop(self, task_id: str, *, grace: float | None = None) -> Seen:
+        """End a task and everything it started: TERM, after `grace` seconds KILL. Returns when nothing of it is left;
+        a task that does not run is returned as it is."""
+
+    @abstractmethod
+    def logs(self, task_id: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
+        """The lines of the task's output, the last `tail` if given; with `follow`, goes on until the task has ended."""
+
+    @abstractmethod
+    def exec(self, task_id: str, argv: Sequence[str], *, timeout: float) -> Finished:
+        """Run a command where the task runs: same account, environment and folder. Raises `NotFound` if it does not
+        run."""
+
+    @abstractmethod
+    def connect(self, task_id: str, port: int | str) -> str:
+        """Where this machine reaches a port of the task: `127.0.0.1:8000`, or the path of a unix socket. Raises
+        `NotFound` if the task does not run."""
+
+    @abstractmethod
+    def usage(self, task_id: str) -> Usage:
+        """What the task uses now; all zero for one that does not run."""
+
+    @abstractmethod
+    def tasks(self) -> list[str]:
+        """The ids that the runtime knows, running or ended."""
+
+    @abstractmethod
+    def remove(self, task_id: str) -> None:
+        """Forget an ended task and its log. Raises `Conflict` while it runs."""

@@ -1,0 +1,250 @@
+"""The shim: owns one task's process, keeps its log and writes its exit status. Standard library only.
+
+Run as `python -I -S shim.py FOLDER` in a session of its own. FOLDER/spec.json says what to run. It holds a lock on
+FOLDER/lock for its life, which is how others know that it lives; a pid alone may be another's by now. It is the
+reaper of all that the task starts (PR_SET_CHILD_SUBREAPER), so nothing is left when it says that the task has ended; and
+the task dies with it (PR_SET_PDEATHSIG), so no task runs without somebody to write its end down.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+TICK = 0.2
+
+
+def now():
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}+00:00"
+
+
+def start_time(pid):
+    """When a process started, in clock ticks since boot (proc(5), stat field 22): with the pid, its identity."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+        return int(stat.read().rpartition(")")[2].split()[19])
+
+
+def write(folder, name, value):
+    """Replace a file whole or not at all, and have it on the disk."""
+    path = os.path.join(folder, name)
+    with open(path + ".new", "w", encoding="utf-8") as sink:
+        json.dump(value, sink)
+        sink.flush()
+        os.fsync(sink.fileno())
+    os.replace(path + ".new", path)
+
+
+def reserve(folder):
+    """Hold room on the disk for the exit status, which must not be lost when the task has filled the disk."""
+    descriptor = os.open(os.path.join(folder, "reserve"), os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, 16384)
+    except OSError:
+        pass
+    os.close(descriptor)
+
+
+class Log:
+    """The task's output, rotated; a disk that is full costs output, never the task."""
+
+    def __init__(self, path, limit):
+        self.path, self.limit = path, limit
+        self.sink = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, data):
+        try:
+            if os.fstat(self.sink).st_size + len(data) > self.limit:
+                os.replace(self.path, self.path + ".1")
+                os.close(self.sink)
+                self.sink = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.write(self.sink, data)
+        except OSError:
+            pass
+
+
+def limit(spec):
+    """The task's limits, in the child before it becomes the command. RLIMIT_DATA counts private writable memory."""
+    if spec.get("memory_bytes"):
+        resource.setrlimit(resource.RLIMIT_DATA, (spec["memory_bytes"], spec["memory_bytes"]))
+    if spec.get("cpus"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[: spec["cpus"]])
+
+
+def spawn(spec, token, output):
+    """Fork the command; returns its pid and the pipe that tells why it could not be run (empty when it could)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    shim = os.getpid()
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    try:
+        os.setsid()
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != shim:
+            os._exit(128 + signal.SIGKILL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        limit(spec)
+        os.chdir(spec["cwd"])
+        environment = {**spec["environment"], "AILAB_TASK": token}
+        os.execvpe(spec["command"][0], spec["command"], environment)
+    except OSError as error:
+        os.write(writer, f"{error.strerror}: {error.filename or spec['command'][0]}".encode())
+        os._exit(126 if isinstance(error, PermissionError) else 127)
+    except ValueError as error:
+        os.write(writer, str(error).encode())
+        os._exit(126)
+
+
+def descendants():
+    """The living children of this process: the task, and whatever of it lost its parent."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
+        return [int(pid) for pid in children.read().split()]
+
+
+class Shim:
+    def __init__(self, folder):
+        self.folder = folder
+        with open(os.path.join(folder, "spec.json"), encoding="utf-8") as source:
+            kept = json.load(source)
+        self.spec, self.attempt, self.token = kept["spec"], kept["attempt"], kept["token"]
+        self.stopping = self.kill_at = None
+        self.status = None
+
+    def run(self):
+        reserve(self.folder)
+        log = Log(os.path.join(self.folder, "log"), self.spec["log_bytes"])
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(reader, False)
+        wake_reader, wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self.ask_to_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        started = now()
+        self.child, why = spawn(self.spec, self.token, writer)
+        os.close(writer)
+        child = {"pid": self.child, "start_time": start_time(self.child), "started_at": started, "attempt": self.attempt}
+        write(self.folder, "child.json", child)
+        reason = os.read(why, 4096).decode(errors="replace")
+        os.close(why)
+        self.pump(reader, wake_reader, log)
+        self.end_leftovers(reader, log)
+        end = {"attempt": self.attempt, "started_at": started, "ended_at": now(), "exit_status": self.status}
+        end["reason"] = f"cannot-start: {reason}" if reason else "stopped" if self.stopping else None
+        os.unlink(os.path.join(self.folder, "reserve"))
+        write(self.folder, "exit.json", end)
+
+    def ask_to_stop(self, *_signal):
+        """TERM to the whole task; `grace` later KILL. The stopper may have left another grace in a file."""
+        if self.stopping is not None:
+            return
+        self.stopping = time.monotonic()
+        grace = self.spec["grace"]
+        try:
+            with open(os.path.join(self.folder, "grace"), encoding="ascii") as source:
+                grace = float(source.read())
+        except (OSError, ValueError):
+            pass
+        self.kill_at = self.stopping + grace
+        self.signal_group(signal.SIGTERM)
+
+    def signal_group(self, number):
+        try:
+            os.killpg(self.child, number)
+        except ProcessLookupError:
+            pass
+
+    def reap(self):
+        """Collect every process that has ended; note the task's own status."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.child:
+                code = os.waitstatus_to_exitcode(status)
+                self.status = code if code >= 0 else 128 - code
+
+    def drain(self, reader, log):
+        """Move what is there from the pipe to the log; False when the pipe has ended."""
+        while True:
+            try:
+                data = os.read(reader, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            log.write(data)
+
+    def pump(self, reader, wake, log):
+        """Until the main process has ended: keep its output, pass a stop on, kill when the grace is over."""
+        poller = select.poll()
+        poller.register(reader, select.POLLIN)
+        poller.register(wake, select.POLLIN)
+        while self.status is None:
+            timeout = None if self.kill_at is None else max(0.0, (self.kill_at - time.monotonic()) * 1000)
+            for descriptor, _event in poller.poll(timeout):
+                if descriptor == wake:
+                    os.read(wake, 4096)
+                elif not self.drain(reader, log):
+                    poller.unregister(reader)
+            self.reap()
+            if self.kill_at is not None and time.monotonic() >= self.kill_at and self.status is None:
+                self.signal_group(signal.SIGKILL)
+                self.kill_at = time.monotonic() + TICK
+
+    def end_leftovers(self, reader, log):
+        """End what the task left behind, in whatever session: TERM, then KILL until none is left."""
+        patience = min(self.spec["grace"], 3.0) if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
+        deadline = time.monotonic() + patience
+        told = set()
+        while True:
+            self.reap()
+            left = descendants()
+            if not left:
+                break
+            for pid in left:
+                number = signal.SIGKILL if time.monotonic() >= deadline else signal.SIGTERM
+                if (pid, number) not in told:
+                    told.add((pid, number))
+                    try:
+                        os.kill(pid, number)
+                    except ProcessLookupError:
+                        pass
+            self.drain(reader, log)
+            select.select([], [], [], 0.02)
+        self.drain(reader, log)
+
+
+def main():
+    folder = sys.argv[1]
+    lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # another shim has this task
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    Shim(folder).run()
+
+
+if __name__ == "__main__":
+    main()
