@@ -30,7 +30,7 @@ def init(
         )
     from ailab.stacks import load_stack
 
-    load_stack(stack, root)
+    load_stack(stack)
     labs.enter(root)
     create(root, stack=stack, port=port)
     if json:
@@ -46,7 +46,7 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
 
     paths = LabPaths(root)
     language = current_language()
-    load_stack(stack, root)
+    load_stack(stack)
     for folder in (root / "notebooks", root / "models", paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
     if not paths.settings.exists():

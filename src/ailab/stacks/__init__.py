@@ -1,0 +1,76 @@
+"""Stacks: curated, tested constraints that make a framework version work today. Data, and its loader."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ailab.errors import UsageError
+from ailab.i18n import _
+
+FOLDER = Path(__file__).parent
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bound(_Strict):
+    """A version that must not be left, and the error that it prevents."""
+
+    requirement: str
+    reason: str
+
+
+class Cuda(_Strict):
+    """The CUDA libraries of a stack, as wheels, and the oldest driver that serves them."""
+
+    driver: str
+    packages: list[str]
+
+
+class Stack(_Strict):
+    """What makes a framework version work: which Pythons (best first), packages, bounds, and how to prove it."""
+
+    name: str
+    version: str
+    title: str
+    pythons: list[str]
+    platforms: list[str]
+    proof: str
+    packages: list[str]
+    bounds: list[Bound] = []
+    cuda: Cuda | None = None
+
+    @property
+    def constraints(self) -> list[str]:
+        return [bound.requirement for bound in self.bounds]
+
+    @property
+    def shipped_lock(self) -> Path:
+        """The tested lock that ships with the stack."""
+        return FOLDER / f"{self.name}.lock"
+
+    def proof_code(self) -> str:
+        """The code that proves an environment of this stack; its last line of output is JSON."""
+        return (FOLDER / f"proof_{self.proof}.py").read_text(encoding="utf-8")
+
+
+def list_stacks() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_stack(name: str) -> Stack:
+    """The stack called `name`. Raises `UsageError` that names those there are."""
+    if name not in list_stacks():
+        raise UsageError(
+            _("There is no stack {name}.").format(name=repr(name)),
+            remedy=_("Set [environment] stack to one of: {names}.").format(names=", ".join(list_stacks())),
+        )
+    path = FOLDER / f"{name}.toml"
+    try:
+        return Stack.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UsageError(_("The stack in {path} cannot be read.").format(path=path), detail=str(error)) from None
