@@ -1,0 +1,89 @@
+"""`ailab env`: lock, build, list, use, roll back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ailab.cli import account, labs
+from ailab.cli.output import human_size, print_json, step, table
+from ailab.i18n import _
+
+Json = Annotated[bool, typer.Option("--json", help=_("Print JSON."))]
+
+
+def app() -> typer.Typer:
+    made = typer.Typer(no_args_is_help=True)
+    made.command("lock", help=_("Write lab.lock for what lab.toml asks; unchanged wishes change nothing."))(lock)
+    made.command("build", help=_("Build the lock into a generation and use it."))(build)
+    made.command("list", help=_("The generations of this machine."))(list_generations)
+    made.command("use", help=_("Switch to a generation."))(use)
+    made.command("rollback", help=_("Switch back to the generation before."))(rollback)
+    made.command("stacks", help=_("The stacks that a lab can ask for."))(stacks)
+    return made
+
+
+def lock(json: Json = False) -> None:
+    from ailab import provision
+
+    lab = labs.open_lab()
+    with step(_("Locking the environment")):
+        locked, written = provision.ensure_lock(lab)
+    if json:
+        print_json({"lock": locked.digest(), "written": written, "packages": len(locked.packages)})
+    else:
+        print(_("Wrote {path}.").format(path=lab.paths.lock) if written else _("The lock is up to date."))
+
+
+def build(json: Json = False) -> None:
+    from ailab import provision
+
+    lab = labs.open_lab()
+    lab.make_private_folders()
+    generation = provision.ensure_environment(lab, step)
+    if json:
+        print_json(generation.to_json())
+    else:
+        print(_("In use: {id}").format(id=generation.id))
+
+
+def list_generations(json: Json = False) -> None:
+    lab = labs.open_lab()
+    current = lab.generations.current()
+    found = [one.to_json() | {"current": current is not None and one.id == current.id} for one in lab.generations.list()]
+    if json:
+        print_json(found)
+        return
+    rows = [
+        ["*" if one["current"] else "", one["id"], one["python"], one["built_at"][:16].replace("T", " "),
+         human_size(one["size_bytes"])]
+        for one in found
+    ]  # fmt: skip
+    print(table(["", _("GENERATION"), "PYTHON", _("BUILT (UTC)"), _("SIZE")], rows))
+
+
+def use(generation: Annotated[str, typer.Argument(help=_("Its name, as env list shows it."))], json: Json = False) -> None:
+    lab = labs.open_lab()
+    _switched(lab.generations.use(generation, who=account.owner_name(), why="use").to_json(), json=json)
+
+
+def rollback(json: Json = False) -> None:
+    _switched(labs.open_lab().generations.rollback(who=account.owner_name()).to_json(), json=json)
+
+
+def _switched(generation: dict[str, object], *, json: bool) -> None:
+    if json:
+        print_json(generation)
+    else:
+        print(_("In use: {id}. New kernels get it; open ones keep theirs.").format(id=generation["id"]))
+
+
+def stacks(json: Json = False) -> None:
+    from ailab.stacks import list_stacks, load_stack
+
+    found = [load_stack(name) for name in list_stacks()]
+    if json:
+        print_json([{"name": one.name, "title": one.title, "pythons": one.pythons} for one in found])
+        return
+    print(table([_("STACK"), _("TITLE"), "PYTHON"], [[one.name, one.title, ", ".join(one.pythons)] for one in found]))

@@ -1,0 +1,31 @@
+"""`ailab verify`: prove the environment in the lab's own kernel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ailab.cli import labs
+from ailab.cli.output import print_json, step
+from ailab.errors import AilabError, NotFound
+from ailab.i18n import _
+
+
+def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False) -> None:
+    from ailab.environments import kernel
+    from ailab.stacks import load_stack
+
+    lab = labs.open_lab()
+    generation = lab.generations.current()
+    if generation is None:
+        raise NotFound(_("The environment is not built yet."), remedy=_("Build and start it: ailab up"))
+    lab.make_private_folders()
+    with step(_("Running the proof in the lab's kernel")):
+        document, text = kernel.verify(generation, load_stack(generation.stack), lab.paths)
+    if json:
+        print_json(document)
+    else:
+        print(text)
+    if not document["ok"]:
+        raise AilabError(_("The product of the matrices is wrong."), remedy=_("Build the environment anew: ailab env build"))

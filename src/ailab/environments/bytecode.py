@@ -1,0 +1,52 @@
+"""Compiles a generation's bytecode after it is in use; what another generation has compiled is linked, not copied.
+
+Run as `python -m ailab.environments.bytecode GENERATION` in the background.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from ailab import command
+
+COMPILE_SECONDS = 1800.0
+_DONE = ".compiled"
+
+
+def compile_bytecode(generation: Path) -> None:
+    """Give every module of the generation its .pyc. Does nothing where that has been done."""
+    if (generation / _DONE).exists():
+        return
+    site = next((generation / "lib").glob("python*/site-packages"))
+    for other in sorted(generation.parent.glob(f"*/{_DONE}")):
+        _link_from(other.parent, site.relative_to(generation), site)
+    command.run([generation / "bin/python", "-m", "compileall", "-q", "-j", "1", site], timeout=COMPILE_SECONDS, check=False)
+    (generation / _DONE).touch()
+
+
+def _link_from(other: Path, relative: Path, site: Path) -> None:
+    """Link the .pyc of each module that is the very same file there: its time and size, which a .pyc names, agree."""
+    for folder, folders, names in os.walk(other / relative):
+        if "__pycache__" not in folders:
+            continue
+        ours = site / Path(folder).relative_to(other / relative)
+        for name in names:
+            if name.endswith(".py") and _same(Path(folder, name), ours / name):
+                for compiled in Path(folder, "__pycache__").glob(f"{name.removesuffix('.py')}.*.pyc"):
+                    (ours / "__pycache__").mkdir(exist_ok=True)
+                    with contextlib.suppress(OSError):
+                        os.link(compiled, ours / "__pycache__" / compiled.name)
+
+
+def _same(one: Path, two: Path) -> bool:
+    try:
+        return one.samefile(two)
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    compile_bytecode(Path(sys.argv[1]))

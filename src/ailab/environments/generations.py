@@ -1,0 +1,200 @@
+"""Generations: environments built once, named by their content, switched by one atomic rename."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ailab.environments.interpreters import Interpreter
+from ailab.environments.lock import Lock
+from ailab.environments.uv import Uv
+from ailab.errors import NotFound
+from ailab.events import now
+from ailab.i18n import _
+from ailab.paths import LabPaths, MachinePaths
+from ailab.stacks import Stack
+
+_COMPLETE = "generation.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A built environment. `packages` maps names to versions; `lock` is the digest of the lock it was built from."""
+
+    id: str
+    stack: str
+    title: str
+    python: str
+    lock: str
+    built_at: str
+    size_bytes: int
+    packages: dict[str, str]
+    folder: str
+
+    @property
+    def program(self) -> Path:
+        return Path(self.folder, "bin", "python")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def generation_id(stack: Stack, lock: Lock, interpreter: Interpreter) -> str:
+    """The name of what `lock` becomes on this machine: the same lock, Python and platform give the same name."""
+    text = json.dumps([lock.digest(), interpreter.version, str(interpreter.program), platform.machine()])
+    return f"{stack.name}-py{interpreter.minor.replace('.', '')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class Generations:
+    """The machine's generations, and which one a lab uses."""
+
+    def __init__(self, machine: MachinePaths, lab: LabPaths) -> None:
+        self._machine = machine
+        self._lab = lab
+
+    def list(self) -> list[Generation]:
+        """The complete ones, oldest first."""
+        found = [self._read(path.parent) for path in self._machine.generations.glob(f"*/{_COMPLETE}")]
+        return sorted((one for one in found if one is not None), key=lambda one: one.built_at)
+
+    def get(self, generation_id: str) -> Generation:
+        found = self._read(self._machine.generations / generation_id)
+        if found is None:
+            raise NotFound(
+                _("There is no generation {id}.").format(id=generation_id), remedy=_("See those there are: ailab env list")
+            )
+        return found
+
+    def current(self) -> Generation | None:
+        """The generation that the lab uses; None before the first build."""
+        try:
+            return self._read(self._lab.current.resolve(strict=True))
+        except OSError:
+            return None
+
+    def _read(self, folder: Path) -> Generation | None:
+        try:
+            return Generation(**json.loads((folder / _COMPLETE).read_text(encoding="utf-8")), folder=str(folder))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def build(
+        self, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
+    ) -> tuple[Generation, bool]:
+        """The generation of `lock` on this machine, and whether it had to be built.
+
+        A half-built one (Ctrl-C, a full disk) is removed at once, and one that a kill left behind before the next
+        build. Two builders of one generation build it once. The current generation is not touched.
+        """
+        name = generation_id(stack, lock, interpreter)
+        folder = self._machine.generations / name
+        self._machine.generations.mkdir(parents=True, exist_ok=True)
+        with _locked(self._machine.generations / f".{name}.lock"):
+            found = self._read(folder)
+            if found is not None:
+                return found, False
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                _install(folder, stack, lock, interpreter, uv, tell)
+                return self._complete(folder, name, stack, lock, interpreter), True
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
+        packages, size = _installed(folder)
+        made = Generation(
+            name, stack.name, stack.title, interpreter.version, lock.digest(), now(), size, packages, str(folder)
+        )
+        kept = {key: value for key, value in made.to_json().items() if key != "folder"}
+        _replace(folder / _COMPLETE, json.dumps(kept))
+        return made
+
+    def use(self, generation_id: str, *, who: str, why: str) -> Generation:
+        """Make a generation the lab's current one: a single rename, and a line in the history."""
+        chosen = self.get(generation_id)
+        before = self.current()
+        if before is not None and before.id == chosen.id:
+            return chosen
+        self._lab.environment.mkdir(parents=True, exist_ok=True)
+        with _locked(self._lab.environment / "switch.lock"):
+            link = self._lab.environment / f"current.{os.getpid()}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(chosen.folder)
+            link.replace(self._lab.current)
+            line = {"at": now(), "who": who, "why": why, "from": before.id if before else None, "to": chosen.id}
+            with (self._lab.environment / "history.jsonl").open("a", encoding="utf-8") as history:
+                history.write(json.dumps(line) + "\n")
+        return chosen
+
+    def history(self) -> list[dict[str, Any]]:
+        """The switches of this lab, oldest first; a line torn by a crash is passed over."""
+        entries = []
+        try:
+            lines = (self._lab.environment / "history.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        for line in lines:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
+
+    def rollback(self, *, who: str) -> Generation:
+        """Go back to the generation that was in use before the current one."""
+        current = self.current()
+        for entry in reversed(self.history()):
+            if current is not None and entry["to"] == current.id and entry["from"]:
+                return self.use(entry["from"], who=who, why="rollback")
+        raise NotFound(_("There is no generation to go back to."), remedy=_("See those there are: ailab env list"))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _install(
+    folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
+) -> None:
+    """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand."""
+    tell(_("{count} packages").format(count=len({package.name for package in lock.packages})))
+    uv.run("venv", "--quiet", "--python", interpreter.program, folder)
+    requirements = folder / "requirements.txt"
+    requirements.write_text(lock.requirements(), encoding="utf-8")
+    words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
+    uv.run(*words, on_line=lambda line: tell(line.strip()))
+    (folder / "constraints.txt").write_text("\n".join(stack.constraints) + "\n", encoding="utf-8")
+    # Who installs by hand in the environment stays within the bounds, without knowing of them.
+    (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")
+
+
+def _installed(folder: Path) -> tuple[dict[str, str], int]:
+    """What is installed (name -> version), and the bytes of its files."""
+    site = next((folder / "lib").glob("python*/site-packages"))
+    packages = {}
+    for info in sorted(site.glob("*.dist-info")):
+        name, _dash, version = info.name.removesuffix(".dist-info").partition("-")
+        packages[name.replace("_", "-").lower()] = version
+    size = sum(
+        os.lstat(os.path.join(root, name)).st_size for root, _folders, names in os.walk(folder) for name in names
+    )
+    return packages, size
