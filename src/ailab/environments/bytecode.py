@@ -23,7 +23,8 @@ def compile_bytecode(generation: Path) -> None:
     site = next((generation / "lib").glob("python*/site-packages"))
     for other in sorted(generation.parent.glob(f"*/{_DONE}")):
         _link_from(other.parent, site.relative_to(generation), site)
-    command.run([generation / "bin/python", "-m", "compileall", "-q", "-j", "1", site], timeout=COMPILE_SECONDS, check=False)
+    program = generation / "bin/python"
+    command.run([program, "-I", "-m", "compileall", "-q", "-j", "1", str(site)], timeout=COMPILE_SECONDS, check=False)
     (generation / _DONE).touch()
 
 
@@ -49,4 +50,5 @@ def _same(one: Path, two: Path) -> bool:
 
 
 if __name__ == "__main__":
+    os.nice(15)
     compile_bytecode(Path(sys.argv[1]))

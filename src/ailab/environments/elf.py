@@ -70,7 +70,7 @@ def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int, int]]:
         raise NotPatchable(_("This is not a 64-bit Linux program."), remedy=_("Name another interpreter."))
     start, size, count = (*struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54))
     for number in range(count):
-        kind, _flags, offset, address, _physical, length, _memory, _align = _SEGMENT.unpack_from(data, start + number * size)
+        kind, _flags, offset, address, _physical, length, *_rest = _SEGMENT.unpack_from(data, start + number * size)
         yield kind, offset, address, length
 
 

