@@ -26,7 +26,7 @@ FAILURES_ALLOWED = 5
 LOCKED_SECONDS = 300.0
 LINK_SECONDS = 600.0
 SHORTEST_PASSWORD = 10
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 # Without letters and digits that look alike.
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
@@ -69,7 +69,7 @@ class Users:
         if not _NAME.fullmatch(name):
             raise UsageError(
                 _("{name} will not do as a user name.").format(name=name),
-                remedy=_("Use up to 32 small letters, digits, _ and -, a letter first."),
+                remedy=_("Use up to 32 small letters, digits and -, a letter first."),
             )
         password = new_password()
         values = {"name": name, "password_hash": self._hasher.hash(password), "admin": admin, "must_change": True}

@@ -33,7 +33,7 @@ def kernel_environment(program: Path, lab: LabPaths) -> dict[str, str]:
         "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "VIRTUAL_ENV": str(folder.parent),
         "UV_CONSTRAINT": str(folder.parent / "constraints.txt"),
-        "TF_CPP_MIN_LOG_LEVEL": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
         "AILAB_LOGS": str(lab.logs),
         "AILAB_MODELS": str(lab.root / "models"),
     }
@@ -94,3 +94,19 @@ def verify(generation: Generation, stack: Stack, lab: LabPaths) -> tuple[dict[st
     """Prove a generation in the lab's own kernel: the document, and what a person reads of it."""
     output = run_cell(generation, lab, stack.proof_code())
     return read_proof(output, generation), "\n".join(output.strip().splitlines()[:-1])
+
+
+def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
+    """Describe the lab's kernel to JupyterLab: a folder for JUPYTER_PATH.
+
+    The link to the current generation is resolved when a kernel starts, so that an open kernel keeps its generation
+    through a switch and a new one gets the new one.
+    """
+    script = 'g=$(readlink -f "$0") && PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
+    spec = kernel_spec("", title) | {"argv": ["/bin/sh", "-c", script, str(lab.current), "{connection_file}"]}
+    folder = lab.state / "jupyter" / "kernels" / KERNEL_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / "kernel.json.new"
+    unfinished.write_text(json.dumps(spec), encoding="utf-8")
+    unfinished.replace(folder / "kernel.json")
+    return lab.state / "jupyter"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
-import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
+from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
@@ -18,20 +21,6 @@ from ailab.stacks import Stack
 FORMAT = 1
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?:\s*;\s*(.+?))?(?:\s*\\)?$")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
-
-
-@dataclass(frozen=True)
-class Package:
-    """One pin: where `marker` (PEP 508, empty: everywhere) holds, `name` is `version` and one of `hashes`."""
-
-    name: str
-    version: str
-    marker: str
-    hashes: tuple[str, ...]
-
-    def requirement(self) -> str:
-        where = f" ; {self.marker}" if self.marker else ""
-        return f"{self.name}=={self.version}{where}" + "".join(f" \\\n    --hash={known}" for known in self.hashes)
 
 
 @dataclass(frozen=True)
@@ -51,19 +40,8 @@ class Lock:
         return hashlib.sha256(self.requirements().encode()).hexdigest()
 
     def text(self) -> str:
-        lines = [
-            "# Written by ailab: commit it, do not edit it. `ailab env lock` writes it anew.",
-            f"format = {FORMAT}",
-            f"stack = {json.dumps(self.stack)}",
-            f"inputs = {json.dumps(self.inputs)}",
-            f"asked = {json.dumps(list(self.asked))}",
-        ]
-        for package in self.packages:
-            lines += ["", "[[package]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
-            if package.marker:
-                lines.append(f"marker = {json.dumps(package.marker)}")
-            lines += ["hashes = [", *(f'    "{known}",' for known in package.hashes), "]"]
-        return "\n".join(lines) + "\n"
+        """The file. The same lock gives the same bytes."""
+        return render_lock(FORMAT, self.stack, self.inputs, self.asked, self.packages)
 
 
 def inputs_of(stack: Stack, asked: list[str]) -> str:
@@ -73,30 +51,32 @@ def inputs_of(stack: Stack, asked: list[str]) -> str:
 
 
 def read_lock(path: Path) -> Lock | None:
-    """The lock at `path`; None when there is none. Raises `UsageError` for one that cannot be read."""
+    """The lock at `path`; None when there is none. Raises `UsageError` with the line for one that cannot be read."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        packages = tuple(
-            Package(entry["name"], entry["version"], entry.get("marker", ""), tuple(entry["hashes"]))
-            for entry in document["package"]
-        )
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}")
-        return Lock(document["stack"], document["inputs"], tuple(document["asked"]), packages)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UsageError(
-            _("{path} cannot be read: {reason}.").format(path=path, reason=error),
-            remedy=_("Take the committed one back, or remove it and run: ailab env lock"),
-        ) from None
+    except OSError as error:
+        raise bad_lock(path, 0, error.strerror or str(error)) from None
+    except UnicodeDecodeError as error:
+        raise bad_lock(path, 0, str(error)) from None
+    found = parse_lock(path, text, FORMAT)
+    return Lock(found.stack, found.inputs, tuple(found.asked), tuple(entry.package() for entry in found.package))
 
 
-def ensure_lock(path: Path, stack: Stack, asked: list[str], uv: Uv, interpreter: Path) -> tuple[Lock, bool]:
+def ensure_lock(
+    path: Path,
+    stack: Stack,
+    asked: list[str],
+    uv: Uv,
+    interpreter: Path,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> tuple[Lock, bool]:
     """The lock for a stack and the packages asked for, and whether it had to be written.
 
     One that was made for the same wish is left untouched; a lab without packages of its own gets the stack's tested
-    lock; else the packages are resolved around the tested versions, and freely only when that cannot be.
+    lock; else the packages are resolved around the tested versions, and freely only when that cannot be; `tell` then
+    says which tested versions moved. `interpreter` is any Python of the stack.
     """
     inputs = inputs_of(stack, asked)
     lock = read_lock(path)
@@ -106,22 +86,60 @@ def ensure_lock(path: Path, stack: Stack, asked: list[str], uv: Uv, interpreter:
     if shipped is not None and shipped.inputs == inputs:
         lock = shipped
     else:
-        kept = [f"{p.name}=={p.version}" + (f" ; {p.marker}" if p.marker else "") for p in shipped.packages] if shipped else []
-        lock = _resolve_around(stack, asked, kept, uv, interpreter)
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(lock.text(), encoding="utf-8")
-    unfinished.replace(path)
+        for wish in asked:
+            check_wish(wish)
+        lock = _resolve_around(stack, asked, shipped, uv, interpreter, tell)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(lock.text(), encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return lock, True
 
 
-def _resolve_around(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter: Path) -> Lock:
-    if kept:
-        try:
-            return resolve(stack, asked, kept, uv, interpreter)
-        except AilabError as error:
-            if "no solution found" not in error.detail.lower():
-                raise
-    return resolve(stack, asked, [], uv, interpreter)
+def check_wish(wish: str) -> None:
+    """Refuse what a lock without addresses cannot hold: anything but a package by name."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    remedy = _('Write it as pip names it: packages = ["opencv-python-headless", "xgboost<3"]')
+    try:
+        parsed = Requirement(wish)
+    except InvalidRequirement:
+        message = _("[environment] packages: {wish} is not a package by name.").format(wish=repr(wish))
+        raise UsageError(message, remedy=remedy) from None
+    if parsed.url:
+        message = _("[environment] packages: {wish} names an address; a lock holds none.").format(wish=repr(wish))
+        raise UsageError(message, remedy=_("Put it on an index of your own and set [mirrors] pypi to that."))
+
+
+def _resolve_around(
+    stack: Stack, asked: list[str], shipped: Lock | None, uv: Uv, interpreter: Path, tell: Callable[[str], None]
+) -> Lock:
+    if shipped is None:
+        return resolve(stack, asked, [], uv, interpreter)
+    try:
+        return resolve(stack, asked, [package.pin() for package in shipped.packages], uv, interpreter)
+    except AilabError as error:
+        if "no solution found" not in error.detail.lower():
+            raise
+    lock = resolve(stack, asked, [], uv, interpreter)
+    tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
+    return lock
+
+
+def moved(before: Lock, after: Lock) -> list[str]:
+    """What is at another version in `after` than in `before`: ["numpy 1.23.5 -> 1.22.4", ...]."""
+    versions: list[dict[str, set[str]]] = [{}, {}]
+    for lock, found in zip((before, after), versions, strict=True):
+        for package in lock.packages:
+            found.setdefault(package.name, set()).add(package.version)
+    old, new = versions
+    return [
+        f"{name} {'/'.join(sorted(old[name]))} -> {'/'.join(sorted(new[name]))}"
+        for name in sorted(old.keys() & new.keys())
+        if old[name] != new[name]
+    ]
 
 
 def resolve(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter: Path) -> Lock:
@@ -130,22 +148,26 @@ def resolve(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter
         project = Path(folder)
         (project / "pyproject.toml").write_text(_project(stack, asked, kept), encoding="utf-8")
         uv.run("lock", "--python", interpreter, cwd=project)
-        words = ("export", "--frozen", "--no-emit-project", "--no-annotate", "--no-header", "--format", "requirements-txt")
-        exported = uv.run(*words, "--python", interpreter, cwd=project)
-    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), parse_requirements(exported))
+        words = ("export", "--frozen", "--no-emit-project", "--no-annotate", "--no-header")
+        exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=project)
+    packages = parse_requirements(exported)
+    simple = (package.at(simplify(package.marker, stack.pythons, stack.platforms)) for package in packages)
+    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), tuple(one for one in simple if one is not None))
 
 
 def _project(stack: Stack, asked: list[str], kept: list[str]) -> str:
     minors = sorted(int(minor.split(".")[1]) for minor in stack.pythons)
     where = [f"sys_platform == 'linux' and platform_machine == '{platform}'" for platform in stack.platforms]
+    each = [f"{one} and python_version == '{minor}'" for one in where for minor in stack.pythons]
     return f"""[project]
 name = "lab"
 version = "0"
 requires-python = ">=3.{minors[0]},<3.{minors[-1] + 1}"
 dependencies = {json.dumps([*stack.packages, *asked])}
 [tool.uv]
+package = false
 environments = {json.dumps(where)}
-required-environments = {json.dumps(where)}
+required-environments = {json.dumps(each)}
 constraint-dependencies = {json.dumps([*stack.constraints, *kept])}
 """
 

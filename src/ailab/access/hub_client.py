@@ -1,0 +1,128 @@
+"""What ailab itself asks of the hub: routes for a new proxy, a person's server, a cell in it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import uuid
+from typing import Any
+
+from ailab.access.secret_files import secret
+from ailab.client import UnixConnection
+from ailab.errors import AilabError
+from ailab.i18n import _
+from ailab.paths import LabPaths
+from ailab.waiting import wait_for
+
+SERVER_SECONDS = 120.0
+CELL_SECONDS = 300.0
+
+
+def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request to the hub's API over its socket, as the lab's own service: status and decoded answer."""
+    connection = UnixConnection(lab.run / "hub.sock", timeout=30)
+    headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
+    try:
+        connection.request(method, f"/hub/api{path}", None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        data = answer.read()
+    finally:
+        connection.close()
+    return answer.status, json.loads(data) if data else None
+
+
+def restore_routes(lab: LabPaths) -> bool:
+    """Have the hub tell the proxy its routes again, at once. False while one of them does not answer."""
+    try:
+        status, _answer = hub_call(lab, "POST", "/proxy")
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return status == http.client.OK
+
+
+def start_server(lab: LabPaths, user: str) -> None:
+    """Make sure that `user`'s workspace runs; returns when the hub has seen it answer."""
+    status, answer = hub_call(lab, "GET", f"/users/{user}")
+    if status == http.client.NOT_FOUND:
+        status, answer = hub_call(lab, "POST", f"/users/{user}")
+    if status >= http.client.BAD_REQUEST:
+        raise _refused(answer)
+    if not _server_is_ready(lab, user):
+        status, answer = hub_call(lab, "POST", f"/users/{user}/server")
+        if status >= http.client.BAD_REQUEST and "pending" not in str(answer) and "already running" not in str(answer):
+            raise _refused(answer)
+        what = _("the workspace of {user}").format(user=user)
+        wait_for(lambda: _server_is_ready(lab, user), timeout=SERVER_SECONDS, what=what, first=0.05)
+
+
+def _refused(answer: Any) -> AilabError:
+    message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
+    return AilabError(_("The hub refused: {reason}").format(reason=message), remedy=_("Its log: .ailab/tasks/hub/log"))
+
+
+def _server_is_ready(lab: LabPaths, user: str) -> bool:
+    _status, answer = hub_call(lab, "GET", f"/users/{user}")
+    servers = answer.get("servers") or {}
+    return bool(servers.get("", {}).get("ready"))
+
+
+def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
+    """Run `code` in a fresh kernel of `user`'s workspace, through the public proxy; what it printed.
+
+    Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards.
+    """
+    status, kernel = _web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "ailab"})
+    if status != http.client.CREATED:
+        raise AilabError(
+            _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
+            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
+        )
+    try:
+        return _execute(lab, web, user, kernel["id"], code)
+    finally:
+        _web_call(lab, web, "DELETE", f"/user/{user}/api/kernels/{kernel['id']}")
+
+
+def _web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(*web, timeout=60)
+    headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        data = answer.read()
+    finally:
+        connection.close()
+    return answer.status, json.loads(data) if data and answer.status < http.client.BAD_REQUEST else None
+
+
+def _execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
+    """Send one cell over the kernel's WebSocket and read until the kernel is idle again (Jupyter messaging 5)."""
+    from websockets.sync.client import connect
+
+    host = f"[{web[0]}]" if ":" in web[0] else web[0]
+    address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
+    headers = {"Authorization": f"token {secret(lab, 'service-token')}"}
+    request = uuid.uuid4().hex
+    header = {"msg_id": request, "msg_type": "execute_request", "username": "", "session": request, "version": "5.3"}
+    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
+    message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+    printed: list[str] = []
+    failure = ""
+    with connect(address, additional_headers=headers, max_size=None, proxy=None) as socket:
+        socket.send(json.dumps(message))
+        while True:
+            answer = json.loads(socket.recv(timeout=CELL_SECONDS))
+            if answer["parent_header"].get("msg_id") != request:
+                continue
+            kind, content = answer["msg_type"], answer["content"]
+            if kind == "stream" and content["name"] == "stdout":
+                printed.append(content["text"])
+            elif kind == "error":
+                failure = "\n".join(content["traceback"])
+            elif kind == "status" and content["execution_state"] == "idle":
+                break
+    if failure:
+        raise AilabError(_("The cell failed in the lab's kernel."), remedy="ailab verify", detail=failure)
+    return "".join(printed)
+
+

