@@ -156,6 +156,24 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
         raise
 
 
+def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
+    """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use."""
+    from ailab.access import hub_client
+    from ailab.environments.kernel import read_proof
+    from ailab.stacks import load_stack
+
+    generation = lab.generations.current()
+    assert generation is not None, "the environment is built before the lab starts"
+    tell(_("workspace"))
+    hub_client.start_server(lab.paths, user)
+    tell(_("first cell"))
+    bind = lab.settings.access.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
+    code = load_stack(generation.stack).proof_code()
+    output = hub_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
+    return read_proof(output, generation)
+
+
 def stop_lab(lab: Lab) -> list[str]:
     """Stop every task of the lab, then its daemon; with or without the daemon's help. Returns what ran."""
     running = [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]

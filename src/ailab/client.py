@@ -11,12 +11,12 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError
+from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError, WrongPassword
 from ailab.i18n import _
 from ailab.waiting import TimedOut
 
 _ERRORS: dict[str, type[AilabError]] = {
-    error.kind: error for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError)
+    error.kind: error for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError, WrongPassword)
 }
 
 

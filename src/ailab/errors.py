@@ -56,6 +56,12 @@ class Forbidden(AilabError):
     kind = "forbidden"
 
 
+class WrongPassword(Forbidden):
+    """The one refusal after which a person simply tries again."""
+
+    kind = "wrong-password"
+
+
 class NotRunning(AilabError):
     """The lab's daemon does not answer."""
 

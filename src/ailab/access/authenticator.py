@@ -13,7 +13,7 @@ from tornado import web
 from traitlets import Unicode
 
 from ailab.client import Client
-from ailab.errors import AilabError, Forbidden
+from ailab.errors import AilabError, WrongPassword
 
 
 class LabAuthenticator(Authenticator):
@@ -30,8 +30,7 @@ class LabAuthenticator(Authenticator):
         client = Client(Path(self.daemon_socket))
         try:
             user = await asyncio.to_thread(client.post, "/api/logins", login)
-        except Forbidden as error:
-            handler.lab_refusal = error
+        except WrongPassword:
             return None
         except AilabError as error:
             raise web.HTTPError(error.http_status, f"{error.message} {error.remedy}") from error
@@ -49,9 +48,6 @@ class LoginLinkHandler(BaseHandler):
 
     async def get(self) -> None:
         user = await self.login_user({"code": self.get_argument("code", "")})
-        if user is None:
-            refusal = getattr(self, "lab_refusal", None)
-            raise web.HTTPError(403, f"{refusal.message} {refusal.remedy}" if refusal else "Refused.")
         target = self.get_argument("next", "")
         parts = urlparse(target)
         inside = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc

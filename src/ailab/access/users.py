@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from ailab.errors import Conflict, Forbidden, NotFound, UsageError
+from ailab.errors import Conflict, Forbidden, NotFound, UsageError, WrongPassword
 from ailab.events import now, record
 from ailab.i18n import _
 from ailab.store import Store, login_codes
@@ -148,7 +148,7 @@ class Users:
             return Forbidden(
                 _("This one-time password has been used."), remedy=_("Get a login link on the machine: ailab open")
             )
-        return Forbidden(_("Wrong user name or password."), remedy=_("Forgotten? On the machine: ailab open"))
+        return WrongPassword(_("Wrong user name or password."), remedy=_("Forgotten? On the machine: ailab open"))
 
     def make_link_code(self, name: str, *, actor: str) -> str:
         """A code that logs `name` in once within `LINK_SECONDS`. It also ends a lock: who asks owns the machine."""

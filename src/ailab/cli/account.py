@@ -134,3 +134,19 @@ def closed_to(path: Path, account: pwd.struct_passwd) -> Path | None:
         if not seen.st_mode & bit:
             return folder
     return None
+
+
+def stage_interpreter(lab: Path, machine: MachinePaths, account: pwd.struct_passwd) -> None:
+    """Bring root's own Python to where the account can run it, when the account has none that fits the stack."""
+    from ailab.environments import interpreters
+    from ailab.environments.uv import Uv
+    from ailab.settings import Settings
+    from ailab.settings_file import load_settings
+    from ailab.stacks import load_stack
+
+    file = LabPaths(lab).settings
+    settings = load_settings(file) if file.exists() else Settings()
+    section = settings.environment
+    staged = interpreters.stage(load_stack(section.stack), section.python, Uv(machine, settings.mirrors), account)
+    if staged is not None:
+        _hand_over(staged.parent.parent, account)

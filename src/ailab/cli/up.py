@@ -77,7 +77,9 @@ def bring_up(lab: Lab, person: str) -> Ready:
             bringup.ensure_daemon(lab)
             bringup.wait_until_ready(lab, tell)
         first = lab.client.post("/api/users/first", {"name": person})
-        verified = bringup.prove(lab, first["name"], step)
+        with step(_("Running a cell in the lab")) as tell:
+            verified = bringup.prove(lab, first["name"], tell)
+            tell(versions(verified))
         link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
         return Ready(lab.client.get("/api/status"), first["name"], first["password"], link, verified)
 

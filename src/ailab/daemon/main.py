@@ -60,11 +60,15 @@ def serve(lab: Lab) -> None:
 
 def want_services(parts: Parts) -> None:
     """The lab's own services, from its settings; one whose specification has changed is started anew."""
+    from ailab.access import secret_files, tools
     from ailab.access.services import service_specs
-    from ailab.daemon.tools import installed_tools
+    from ailab.environments.kernel import write_workspace_kernel
 
     lab = parts.lab
-    for spec in service_specs(lab.settings, lab.paths, lab.machine, installed_tools(lab)):
+    current = lab.generations.current()
+    write_workspace_kernel(lab.paths, current.title if current else "Python")
+    secrets = {name: secret_files.secret(lab.paths, name) for name in secret_files.NAMES}
+    for spec in service_specs(lab.settings, lab.paths, tools.find(lab.machine), secrets):
         parts.supervisor.want(spec, owner="", actor="daemon")
 
 

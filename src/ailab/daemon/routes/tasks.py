@@ -39,6 +39,7 @@ def list_tasks(request: Request) -> list[dict[str, Any]]:
 @router.post("")
 def want_task(request: Request, task: NewTask) -> dict[str, Any]:
     parts = _parts(request)
+    limits = parts.lab.settings.resources
     spec = TaskSpec(
         id=task.id,
         name=task.name,
@@ -48,7 +49,8 @@ def want_task(request: Request, task: NewTask) -> dict[str, Any]:
         cwd=task.cwd,
         ports=tuple(task.ports),
         grace=task.grace,
-        **parts.lab.workspace_limits(),
+        cpus=limits.cpus,
+        memory_bytes=limits.memory,
     )
     parts.supervisor.want(spec, owner=task.owner, actor=task.owner)
     return parts.supervisor.task(task.id).to_json()

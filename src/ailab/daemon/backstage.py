@@ -1,0 +1,41 @@
+"""The daemon's side of the portal: what its pages may ask and do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from ailab import events
+from ailab.access.secret_files import secret
+from ailab.daemon.parts import Parts
+from ailab.portal.app import create_portal
+
+
+class DaemonBackstage:
+    """Implements `portal.backstage.Backstage` over the daemon's parts."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        paths = parts.lab.paths
+        self.hub_socket: Path = paths.run / "hub.sock"
+        self.service_token = secret(paths, "service-token")
+        self.language: str = parts.lab.settings.lab.language
+        self.forwarded = {"tensorboard": paths.run / "tensorboard.sock"}
+
+    def status(self) -> dict[str, Any]:
+        return self._parts.status()
+
+    def events(self, limit: int) -> list[dict[str, Any]]:
+        return events.newest(self._parts.lab.store, limit)
+
+    def must_change_password(self, user: str) -> bool:
+        return self._parts.users.must_change(user)
+
+    def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
+        self._parts.users.change_password(user, new, current=current, address=address)
+
+
+def portal_application(parts: Parts) -> FastAPI:
+    return create_portal(DaemonBackstage(parts))

@@ -1,0 +1,1 @@
+"""The portal: the page one lands on after the login, a service of the hub."""

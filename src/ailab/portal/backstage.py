@@ -1,0 +1,23 @@
+"""What the portal needs of the daemon that serves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Backstage(Protocol):
+    """Answered by the daemon. Calls may block for a moment; the portal makes them in a thread."""
+
+    hub_socket: Path
+    service_token: str
+    language: str
+    forwarded: dict[str, Path]
+
+    def status(self) -> dict[str, Any]: ...
+
+    def events(self, limit: int) -> list[dict[str, Any]]: ...
+
+    def must_change_password(self, user: str) -> bool: ...
+
+    def change_password(self, user: str, new: str, current: str | None, address: str) -> None: ...
