@@ -152,7 +152,8 @@ def resolve(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter
         exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=project)
     packages = parse_requirements(exported)
     simple = (package.at(simplify(package.marker, stack.pythons, stack.platforms)) for package in packages)
-    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), tuple(one for one in simple if one is not None))
+    applying = tuple(package for package in simple if package is not None)
+    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), applying)
 
 
 def _project(stack: Stack, asked: list[str], kept: list[str]) -> str:

@@ -102,7 +102,8 @@ def parse_lock(path: Path, text: str, known_format: int) -> LockFile:
         raise bad_lock(path, 0, _("This is not TOML: {reason}.").format(reason=type(error).__name__)) from None
     if isinstance(document.get("format"), int) and document["format"] > known_format:
         problem = _("The lock was written by a newer ailab (format {format}).").format(format=document["format"])
-        raise BadLock(f"{path}: {problem}", remedy=_("Update ailab: this one reads format {format}.").format(format=known_format))
+        remedy = _("Update ailab: this one reads format {format}.").format(format=known_format)
+        raise BadLock(f"{path}: {problem}", remedy=remedy)
     try:
         return LockFile.model_validate(document)
     except ValidationError as error:
@@ -120,7 +121,7 @@ def _line_of(text: str, location: tuple[str | int, ...]) -> int:
         if _ENTRY.match(line):
             entry += 1
             start = number if entry == wanted else start
-        here = wanted is None and entry < 0 or entry == wanted
+        here = (wanted is None and entry < 0) or entry == wanted
         if here and re.match(rf"\s*{re.escape(key)}\s*=", line):
             return number
     return start

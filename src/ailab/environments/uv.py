@@ -89,8 +89,9 @@ class Uv:
             known = explain(error.detail, index=self.index or "PyPI", cache=self.machine.cache, needed_mb=needed_mb)
             if known is not None:
                 raise known from error
+            last = (error.detail.splitlines() or [error.message])[-1].strip()
             raise AilabError(
-                _("uv could not do its work: {last}").format(last=(error.detail.splitlines() or [error.message])[-1].strip()),
+                _("uv could not do its work: {last}").format(last=last),
                 remedy=_("What it printed is below; ailab up tries again."),
                 detail=error.detail,
             ) from error

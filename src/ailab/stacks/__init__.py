@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ailab.errors import UsageError
@@ -47,6 +48,11 @@ class Stack(_Strict):
     @property
     def constraints(self) -> list[str]:
         return [bound.requirement for bound in self.bounds]
+
+    @property
+    def short_constraints(self) -> list[str]:
+        """What a `pip install` by hand must respect; the whole lock would make most of them unsatisfiable."""
+        return [*(package for package in self.packages if Requirement(package).specifier), *self.constraints]
 
     @property
     def shipped_lock(self) -> Path:
