@@ -5,7 +5,7 @@ import os
 import platform
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-import tensorflow as tf  # noqa: E402  after the log level
+import tensorflow as tf
 
 gpus = tf.config.list_physical_devices("GPU")
 for gpu in gpus:
