@@ -215,7 +215,7 @@ def _install(
     requirements.write_text(lock.requirements(), encoding="utf-8")
     words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
     uv.run(*words, on_line=Downloads(tell).read, needed_mb=NEEDED_MB)
-    (folder / "constraints.txt").write_text("\n".join(stack.short_constraints) + "\n", encoding="utf-8")
+    (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from ailab.stacks import Stack
 KERNEL_NAME = "ailab"
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
+_LOOK_SECONDS = 0.25
+_LOG_CHARACTERS = 4000
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -39,45 +44,88 @@ def kernel_environment(program: Path, lab: LabPaths) -> dict[str, str]:
     }
 
 
-def run_cell(generation: Generation, lab: LabPaths, code: str) -> str:
-    """Run `code` in a fresh kernel of `generation` and return what it printed. Raises `AilabError` when it fails."""
+def run_cell(generation: Generation, lab: LabPaths, code: str, *, timeout: float = CELL_SECONDS) -> str:
+    """Run `code` in a fresh kernel of `generation` and return what it printed. Raises `AilabError` when it fails.
+
+    `timeout` is in seconds, for the cell alone.
+    """
     from jupyter_client.manager import KernelManager
 
     folder = private_folder(private_folder(lab.run) / "kernels")
-    manager = KernelManager(transport="ipc", connection_file=str(folder / f"verify-{os.getpid()}.json"))
+    connection = folder / f"verify-{os.getpid()}.json"
+    log = connection.with_suffix(".log")
+    manager = KernelManager(transport="ipc", connection_file=str(connection))
     spec = kernel_spec(generation.program, generation.title)
-    manager.kernel_spec_manager.whitelist = set()
     manager._kernel_spec = manager.kernel_spec_manager.kernel_spec_class(**spec)
-    manager.start_kernel(env=os.environ | kernel_environment(generation.program, lab), cwd=str(lab.root))
+    environment = os.environ | kernel_environment(generation.program, lab)
+    with log.open("wb") as sink:
+        manager.start_kernel(env=environment, cwd=str(lab.root), stdout=sink, stderr=sink)
     client = manager.client()
-    printed: list[str] = []
+    cell = _Cell()
     try:
         client.start_channels()
         client.wait_for_ready(timeout=START_SECONDS)
-        reply = client.execute_interactive(code, timeout=CELL_SECONDS, output_hook=lambda message: _collect(message, printed))
-    except (RuntimeError, TimeoutError) as error:
+        cell.run(client, manager, code, timeout)
+    except RuntimeError as error:
         raise AilabError(
-            _("The kernel did not run the proof: {reason}.").format(reason=error),
+            _("The kernel did not run the proof: {reason}.").format(reason=_why(manager, error)),
             remedy=_("Build the environment anew: ailab env build"),
-            detail="".join(printed),
+            detail=cell.output + log.read_text(errors="replace")[-_LOG_CHARACTERS:],
         ) from error
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
         manager.cleanup_resources()
-    output = "".join(printed)
-    if reply["content"]["status"] != "ok":
+        log.unlink(missing_ok=True)
+    if cell.traceback:
         raise AilabError(
             _("The proof failed in the lab's kernel."),
             remedy=_("Build the environment anew: ailab env build"),
-            detail=_ESCAPES.sub("", output + "\n".join(reply["content"].get("traceback", []))),
+            detail=_ESCAPES.sub("", cell.output + cell.traceback),
         )
-    return output
+    return cell.output
 
 
-def _collect(message: dict[str, Any], printed: list[str]) -> None:
-    if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
-        printed.append(message["content"]["text"])
+class _Cell:
+    """One cell's run: what it printed, and its traceback if it failed."""
+
+    def __init__(self) -> None:
+        self.output = ""
+        self.traceback = ""
+
+    def run(self, client: Any, manager: Any, code: str, timeout: float) -> None:
+        """Raises RuntimeError when the kernel dies or does not end in `timeout` seconds."""
+        asked = client.execute(code, store_history=False)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                message = client.get_iopub_msg(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if not manager.is_alive():
+                    raise RuntimeError(_("it died")) from None
+                if time.monotonic() > deadline:
+                    raise RuntimeError(_("it took longer than {seconds:g} s").format(seconds=timeout)) from None
+                continue
+            content = message["content"]
+            if message["parent_header"].get("msg_id") != asked:
+                continue
+            if message["msg_type"] == "stream" and content["name"] == "stdout":
+                self.output += content["text"]
+            elif message["msg_type"] == "error":
+                self.traceback = "\n".join(content["traceback"])
+            elif message["msg_type"] == "status" and content["execution_state"] == "idle":
+                return
+
+
+def _why(manager: Any, error: Exception) -> str:
+    """Why a kernel gave no answer; the signal's name where one ended it."""
+    process = getattr(manager.provisioner, "process", None)
+    status = process.poll() if process is not None else None
+    if status is None:
+        return str(error)
+    if status < 0:
+        return _("it was ended by {signal}").format(signal=signal.Signals(-status).name)
+    return _("it ended with status {status}").format(status=status)
 
 
 def read_proof(output: str, generation: Generation) -> dict[str, Any]:
@@ -85,7 +133,8 @@ def read_proof(output: str, generation: Generation) -> dict[str, Any]:
     try:
         found = json.loads(output.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        raise AilabError(_("The proof printed nothing that can be read."), detail=output) from None
+        message = _("The proof printed nothing that can be read.")
+        raise AilabError(message, remedy=_("Build the environment anew: ailab env build"), detail=output) from None
     ok = found["matmul"] == [[1.0, 3.0], [3.0, 7.0]]
     return {"ok": ok, **found, "environment": generation.id, "lock": generation.lock}
 
@@ -102,7 +151,8 @@ def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
     The link to the current generation is resolved when a kernel starts, so that an open kernel keeps its generation
     through a switch and a new one gets the new one.
     """
-    script = 'g=$(readlink -f "$0") && PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
+    run = 'exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
+    script = f'g=$(readlink -f "$0") && PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" {run}'
     spec = kernel_spec("", title) | {"argv": ["/bin/sh", "-c", script, str(lab.current), "{connection_file}"]}
     folder = lab.state / "jupyter" / "kernels" / KERNEL_NAME
     folder.mkdir(parents=True, exist_ok=True)
