@@ -21,6 +21,7 @@ DAEMON_SECONDS = 30.0
 SERVICES_SECONDS = 90.0
 STOP_SECONDS = 60.0
 OTHER_UP_SECONDS = 3600.0
+GIVE_UP_AFTER_STARTS = 3
 _LOG_LINES = 30
 
 Tell = Callable[[str], None]
@@ -139,8 +140,13 @@ def _daemon_pid(lab: Lab) -> int | None:
 def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
     """The status once every service runs and the hub answers; on failure the log of the one that does not."""
 
+    attempts: dict[str, int] = {}
+
     def look() -> dict[str, Any] | None:
         document: dict[str, Any] = lab.client.get("/api/status")
+        for task in document["tasks"]:
+            if task["attempt"] - attempts.setdefault(task["id"], task["attempt"]) >= GIVE_UP_AFTER_STARTS:
+                raise _does_not_run(lab, task["id"])
         waiting = [task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"]
         tell(", ".join(waiting) or _("the hub answers soon"))
         return document if document["state"] == "ready" else None
@@ -148,12 +154,15 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
     try:
         return wait_for(look, timeout=SERVICES_SECONDS, what=_("the lab's services"), first=0.05)
     except TimedOut as error:
-        document = lab.client.get("/api/status")
-        broken = [task for task in document["tasks"] if task["state"] != "running" or task["attempt"] > 1]
-        for task in broken[:1]:
-            error.message += " " + _("{task} does not run.").format(task=task["name"])
-            error.detail = tail(lab.paths.tasks / task["id"] / "log")
-        raise
+        broken = [task["id"] for task in lab.client.get("/api/status")["tasks"] if task["state"] != "running"]
+        raise _does_not_run(lab, broken[0]) if broken else error
+
+
+def _does_not_run(lab: Lab, task_id: str) -> AilabError:
+    log = lab.paths.tasks / task_id / "log"
+    return AilabError(
+        _("{task} does not run.").format(task=task_id), remedy=_("Its log: {log}").format(log=log), detail=tail(log)
+    )
 
 
 def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:

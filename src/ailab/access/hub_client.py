@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 from ailab.access.secret_files import secret
+from ailab.access.services import PORTAL_PREFIX, socket_url
 from ailab.client import UnixConnection
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -29,6 +30,21 @@ def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[i
     finally:
         connection.close()
     return answer.status, json.loads(data) if data else None
+
+
+def add_portal_route(lab: LabPaths) -> bool:
+    """Tell the proxy where the portal is. JupyterHub would take no unix socket for a service, its proxy does, and the
+    hub leaves alone what it has not put there. False while the proxy does not answer."""
+    connection = UnixConnection(lab.run / "proxy-api.sock", timeout=5)
+    headers = {"Authorization": f"token {secret(lab, 'proxy-token')}", "Content-Type": "application/json"}
+    try:
+        body = json.dumps({"target": socket_url(lab.run / "portal.sock")})
+        connection.request("POST", f"/api/routes{PORTAL_PREFIX.rstrip('/')}", body, headers)
+        return connection.getresponse().status == http.client.CREATED
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def restore_routes(lab: LabPaths) -> bool:

@@ -19,7 +19,6 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
     hub = socket_url(lab.run / "hub.sock")
     service = {
         "name": SERVICE,
-        "url": socket_url(lab.run / "portal.sock"),
         "api_token": environ["AILAB_SERVICE_TOKEN"],
         "oauth_no_confirm": True,
         "oauth_client_allowed_scopes": ["access:services!service=ailab"],

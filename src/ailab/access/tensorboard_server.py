@@ -28,7 +28,7 @@ class UnixServer(program.TensorBoardServer):
         self.server.serve_forever()
 
     def get_url(self):
-        return f"unix://{SOCKET}"
+        return f"http://localhost:0{PREFIX}/"  # only noted in its info file, which wants a port
 
 
 SOCKET, LOGDIR, PREFIX = sys.argv[1:4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import traceback
 
-from ailab.access.hub_client import restore_routes
+from ailab.access.hub_client import add_portal_route, restore_routes
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.runtimes.base import TaskState
@@ -32,11 +32,11 @@ class ReconcileLoop(threading.Thread):
             self._parts.leaving.wait(EVERY_SECONDS)
 
     def _look_after_proxy(self) -> None:
-        """A proxy that was started anew knows no routes: have the hub tell it, as soon as both are there."""
+        """A proxy that was started anew knows no routes: give it the portal's, and have the hub give it the others."""
         seen = self._parts.lab.runtime.poll("proxy")
-        if seen.state == TaskState.running and seen.attempt != self._proxy_attempt:
-            if self._proxy_attempt and not restore_routes(self._parts.lab.paths):
-                return
+        if seen.state != TaskState.running or seen.attempt == self._proxy_attempt:
+            return
+        if add_portal_route(self._parts.lab.paths) and restore_routes(self._parts.lab.paths):
             self._proxy_attempt = seen.attempt
 
     def _note(self, error: Exception) -> None:

@@ -104,3 +104,7 @@ def listen(path: Path) -> socket.socket:
     sock.listen(128)
     return sock
 
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""How fast an environment is built, beside its peers in the same run: `uv pip sync`, and `python -m venv` with pip.
+
+    python bench/environment.py [--stack tensorflow-2.9] [--runs 5] [--json]
+
+Prints ours, the peer's and the ratio, medians of all runs. Every cold build has a cache of its own, empty at its start;
+ours and the peers take turns, so that a slow minute of the machine meets them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+from ailab.environments import interpreters, lock
+from ailab.environments.generations import Generation, Generations
+from ailab.environments.interpreters import Interpreter
+from ailab.environments.lock import Lock
+from ailab.environments.uv import Uv
+from ailab.paths import LabPaths, MachinePaths
+from ailab.settings import MirrorsSection
+from ailab.stacks import Stack, load_stack
+
+ONE_MORE = "humanize"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def blocks(*folders: Path) -> int:
+    """Bytes on disk below the folders, each file counted once however many links it has."""
+    seen: dict[tuple[int, int], int] = {}
+    for folder in folders:
+        for root, _folders, names in os.walk(folder):
+            for path in (Path(root), *(Path(root, name) for name in names)):
+                stat = path.lstat()
+                seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
+    return sum(seen.values())
+
+
+class Bench:
+    """One machine folder, one stack, one interpreter."""
+
+    def __init__(self, folder: Path, stack: Stack) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.machine = MachinePaths(folder / "machine")
+        self.lab = LabPaths(folder / "lab")
+        self.uv = Uv(self.machine, MirrorsSection.model_validate({}))
+        self.python: Interpreter = interpreters.find(stack, "", self.uv)
+        self.generations = Generations(self.machine, self.lab)
+        self.lab.root.mkdir(parents=True)
+        self.lock = self._lock([])
+        self.requirements = folder / "requirements.txt"
+        self.requirements.write_text(self.lock.requirements(), encoding="utf-8")
+
+    def _lock(self, asked: list[str]) -> Lock:
+        return lock.ensure_lock(self.lab.lock, self.stack, asked, self.uv, self.python.program)[0]
+
+    def ours(self, wanted: Lock) -> Generation:
+        return self.generations.build(self.stack, wanted, self.python, self.uv, lambda _text: None)[0]
+
+    def cold_ours(self) -> float:
+        shutil.rmtree(self.machine.home, ignore_errors=True)
+        return seconds(lambda: self.ours(self.lock))
+
+    def cold_uv(self) -> float:
+        """The same lock, by hand: an environment and one `uv pip sync`."""
+        target, cache = self.folder / "uv", self.folder / "uv-cache"
+        self._clear(target, cache)
+        environment = self.uv.environment() | {"UV_CACHE_DIR": str(cache)}
+        program = self.uv.program
+
+        def work() -> None:
+            for words in (
+                ["venv", "--quiet", "--python", self.python.program, target],
+                ["pip", "sync", "--quiet", "--python", target / "bin/python", "--require-hashes", self.requirements],
+            ):
+                subprocess.run([program, *words], env=environment, check=True)
+
+        spent = seconds(work)
+        self._clear(target, cache)
+        return spent
+
+    def cold_pip(self) -> float:
+        """The same pins, as most tutorials do it: `python -m venv`, then pip."""
+        target, cache = self.folder / "pip", self.folder / "pip-cache"
+        self._clear(target, cache)
+        environment = os.environ | {"PIP_CACHE_DIR": str(cache), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        words = [target / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "-r", self.requirements]
+
+        def work() -> None:
+            subprocess.run([self.python.program, "-m", "venv", target], env=environment, check=True)
+            subprocess.run(words, env=environment, check=True)
+
+        spent = seconds(work)
+        self._clear(target, cache)
+        return spent
+
+    def one_more(self) -> tuple[float, float]:
+        """A generation with one package more, lock included: seconds, and its share of the first one's disk."""
+        from ailab.environments.bytecode import compile_bytecode
+
+        first = Path(self.ours(self.lock).folder)
+        compile_bytecode(first)
+        before, alone = blocks(self.machine.home), blocks(first)
+        made: list[Generation] = []
+
+        def work() -> None:
+            made.append(self.ours(self._lock([ONE_MORE])))
+            self.generations.use(made[0].id, who="bench", why="one more")
+
+        spent = seconds(work)
+        second = Path(made[0].folder)
+        compile_bytecode(second)
+        more = blocks(self.machine.home) - before
+        shutil.rmtree(second)
+        return spent, more / alone
+
+    def switch(self) -> tuple[float, float]:
+        """Seconds of `use` and of `rollback`."""
+        ids = [self.ours(one).id for one in (self.lock, self._lock([ONE_MORE]))]
+        self.generations.use(ids[0], who="bench", why="start")
+        use = seconds(lambda: self.generations.use(ids[1], who="bench", why="bench"))
+        return use, seconds(lambda: self.generations.rollback(who="bench"))
+
+    @staticmethod
+    def _clear(*folders: Path) -> None:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(bench: Bench, runs: int) -> dict[str, float]:
+    """Medians, in seconds and shares."""
+    taken: dict[str, list[float]] = {}
+    for number in range(1, runs + 1):
+        print(f"run {number} of {runs}", file=sys.stderr, flush=True)
+        taken.setdefault("build", []).append(bench.cold_ours())
+        taken.setdefault("uv pip sync", []).append(bench.cold_uv())
+        taken.setdefault("venv + pip", []).append(bench.cold_pip())
+        spent, share = bench.one_more()
+        taken.setdefault("one package more", []).append(spent)
+        taken.setdefault("its disk", []).append(share)
+        use, rollback = bench.switch()
+        taken.setdefault("use", []).append(use)
+        taken.setdefault("rollback", []).append(rollback)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stack", default="tensorflow-2.9")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--folder", type=Path, help="where to work; the default is the temporary folder")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ailab-bench-", dir=chosen.folder) as folder:
+        bench = Bench(Path(folder), load_stack(chosen.stack))
+        found = measure(bench, chosen.runs)
+        python = bench.python.version
+    ours = found["build"]
+    rows = [
+        ("cold build, beside uv pip sync", ours, found["uv pip sync"], ours / found["uv pip sync"], 1.15),
+        ("cold build, beside venv + pip", ours, found["venv + pip"], ours / found["venv + pip"], 0.35),
+    ]
+    single = [
+        ("one package more: seconds", found["one package more"], 5.0),
+        ("one package more: share of disk", found["its disk"], 0.03),
+        ("use: seconds", found["use"], 1.0),
+        ("rollback: seconds", found["rollback"], 1.0),
+    ]
+    ok = all(row[3] <= row[4] for row in rows) and all(row[1] <= row[2] for row in single)
+    if chosen.json:
+        document = {"stack": chosen.stack, "python": python, "runs": chosen.runs, "ok": ok, "medians": found}
+        print(json.dumps(document | {"ratios": {row[0]: row[3] for row in rows}}, indent=2))
+    else:
+        print(f"{chosen.stack} on Python {python}, medians of {chosen.runs}")
+        for title, mine, peer, ratio, limit in rows:
+            print(f"{title:<34} ours {mine:7.2f} s  peer {peer:7.2f} s  ratio {ratio:5.2f}  (at most {limit})")
+        for title, value, limit in single:
+            print(f"{title:<34} {value:12.4f}  (at most {limit})")
+    sys.exit(0 if ok else 1)
+
+
+if __name__ == "__main__":
+    main()
