@@ -3,7 +3,7 @@
     python bench/environment.py [--stack tensorflow-2.9] [--runs 5] [--json]
 
 Prints ours, the peer's and the ratio, medians of all runs. Every cold build has a cache of its own, empty at its start;
-ours and the peers take turns, so that a slow minute of the machine meets them alike.
+ours and the peers take turns, and each goes first in turn, so that a slow minute meets them alike.
 """
 
 from __future__ import annotations
@@ -99,7 +99,10 @@ class Bench:
         """The same pins, as most tutorials do it: `python -m venv`, then pip."""
         target, cache = self.folder / "pip", self.folder / "pip-cache"
         self._clear(target, cache)
-        environment = os.environ | {"PIP_CACHE_DIR": str(cache), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        # pip as it comes: this machine's own indexes and wheel folders would slow it down, or help it.
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or name == "PIP_CERT"}
+        environment = plain | {"PIP_CACHE_DIR": str(cache), "PIP_CONFIG_FILE": os.devnull}
+        environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
         words = [target / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "-r", self.requirements]
 
         def work() -> None:
@@ -146,11 +149,13 @@ class Bench:
 def measure(bench: Bench, runs: int) -> dict[str, float]:
     """Medians, in seconds and shares."""
     taken: dict[str, list[float]] = {}
+    print("warming up: the registry and this machine's page cache", file=sys.stderr, flush=True)
+    bench.cold_uv()
+    cold = [("build", bench.cold_ours), ("uv pip sync", bench.cold_uv), ("venv + pip", bench.cold_pip)]
     for number in range(1, runs + 1):
         print(f"run {number} of {runs}", file=sys.stderr, flush=True)
-        taken.setdefault("build", []).append(bench.cold_ours())
-        taken.setdefault("uv pip sync", []).append(bench.cold_uv())
-        taken.setdefault("venv + pip", []).append(bench.cold_pip())
+        for name, work in cold if number % 2 else reversed(cold):
+            taken.setdefault(name, []).append(work())
         spent, share = bench.one_more()
         taken.setdefault("one package more", []).append(spent)
         taken.setdefault("its disk", []).append(share)
