@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "ailab"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 FOUNDATION = {
-    "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client", "migrations",
+    "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
+    "migrations",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks"}  # fmt: skip

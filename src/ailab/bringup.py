@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -147,7 +148,9 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
         for task in document["tasks"]:
             if task["attempt"] - attempts.setdefault(task["id"], task["attempt"]) >= GIVE_UP_AFTER_STARTS:
                 raise _does_not_run(lab, task["id"])
-        waiting = [task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"]
+        waiting = [
+            task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"
+        ]
         tell(", ".join(waiting) or _("the hub answers soon"))
         return document if document["state"] == "ready" else None
 
@@ -155,7 +158,7 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
         return wait_for(look, timeout=SERVICES_SECONDS, what=_("the lab's services"), first=0.05)
     except TimedOut as error:
         broken = [task["id"] for task in lab.client.get("/api/status")["tasks"] if task["state"] != "running"]
-        raise _does_not_run(lab, broken[0]) if broken else error
+        raise (_does_not_run(lab, broken[0]) if broken else error) from error
 
 
 def _does_not_run(lab: Lab, task_id: str) -> AilabError:
@@ -175,12 +178,27 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     assert generation is not None, "the environment is built before the lab starts"
     tell(_("workspace"))
     hub_client.start_server(lab.paths, user)
+    workspace = lab.runtime.poll(f"workspace-{user}")
+    proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
+    record = lab.paths.environment / "proven.json"
+    if (known := _read_json(record)) is not None and known["of"] == proven:
+        return dict(known["proof"])
     tell(_("first cell"))
     bind = lab.settings.access.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
     code = load_stack(generation.stack).proof_code()
     output = hub_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
-    return read_proof(output, generation)
+    proof = read_proof(output, generation)
+    record.write_text(json.dumps({"of": proven, "proof": proof}))
+    return proof
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document
 
 
 def stop_lab(lab: Lab) -> list[str]:

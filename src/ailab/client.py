@@ -16,7 +16,8 @@ from ailab.i18n import _
 from ailab.waiting import TimedOut
 
 _ERRORS: dict[str, type[AilabError]] = {
-    error.kind: error for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError, WrongPassword)
+    error.kind: error
+    for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError, WrongPassword)
 }
 
 

@@ -22,9 +22,7 @@ class AilabError(Exception):
 
     def body(self) -> dict[str, dict[str, str]]:
         """The one JSON shape of an error, for the API and for `--json`."""
-        return {
-            "error": {"kind": self.kind, "message": self.message, "remedy": self.remedy, "detail": self.detail}
-        }
+        return {"error": {"kind": self.kind, "message": self.message, "remedy": self.remedy, "detail": self.detail}}
 
 
 class UsageError(AilabError):

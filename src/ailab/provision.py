@@ -68,4 +68,9 @@ def ensure_tools(lab: Lab, step: Step) -> Tools:
     if not missing:
         return tools.find(lab.machine)
     with step(_("Installing the proxy and TensorBoard")):
-        return tools.install(lab.machine, uv.run, uv.environment() | network_environment(lab.settings.mirrors, uv.environment()), lab.settings.mirrors.npm)
+        return tools.install(
+            lab.machine,
+            uv.run,
+            uv.environment() | network_environment(lab.settings.mirrors, uv.environment()),
+            lab.settings.mirrors.npm,
+        )

@@ -55,7 +55,9 @@ class LabSection(Section):
 
 class EnvironmentSection(Section):
     stack: Text = Field("tensorflow-2.9", min_length=1, description="The curated stack: ailab env stacks lists them.")
-    python: Text = Field("", description='A Python version ("3.10") or the path of an interpreter; empty: the best found.')
+    python: Text = Field(
+        "", description='A Python version ("3.10") or the path of an interpreter; empty: the best found.'
+    )
     packages: list[Requirement] = Field([], description="What you want beside the stack, as pip would name it.")
     gpu: Literal["auto", "off", "required"] = Field("auto", description="Whether CUDA libraries are installed.")
 
@@ -64,7 +66,9 @@ class ResourcesSection(Section):
     cpus: Annotated[int, Field(ge=0, le=4096, strict=True)] = Field(
         0, description="How many CPUs a workspace may use; 0: all of them."
     )
-    memory: OptionalSize = Field(0, description='The most memory one process of a workspace may take: "8g"; empty: all.')
+    memory: OptionalSize = Field(
+        0, description='The most memory one process of a workspace may take: "8g"; empty: all.'
+    )
 
 
 class AccessSection(Section):

@@ -121,7 +121,8 @@ def _nearest(location: tuple[str | int, ...]) -> str:
     elsewhere = [
         f"[{section}] {name}"
         for section, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        if isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
         and name in field.annotation.model_fields
     ]
     if elsewhere:
@@ -160,7 +161,7 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
 
 def default_document(*, name: str, language: str, stack: str, port: int) -> str:
     """A lab.toml that shows every key with its default and what it is for, as `init` writes it."""
-    chosen = {("lab", "name"): name, ("lab", "language"): language}
+    chosen: dict[tuple[str, str], object] = {("lab", "name"): name, ("lab", "language"): language}
     chosen |= {("environment", "stack"): stack, ("access", "port"): port}
     lines = [_("# A lab's settings. `ailab up` applies what you change here."), ""]
     for section, field in Settings.model_fields.items():

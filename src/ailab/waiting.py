@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from ailab.errors import AilabError
@@ -20,7 +20,7 @@ class TimedOut(AilabError):
     kind = "timeout"
 
 
-def _intervals(first: float, last: float):
+def _intervals(first: float, last: float) -> Iterator[float]:
     interval = first
     while True:
         yield interval
@@ -31,9 +31,7 @@ def _timed_out(what: str, timeout: float) -> TimedOut:
     return TimedOut(_("Waited {seconds:g} s for {what}; it did not happen.").format(seconds=timeout, what=what))
 
 
-def wait_for(
-    probe: Callable[[], T | None], *, timeout: float, what: str, first: float = 0.02, last: float = 0.25
-) -> T:
+def wait_for(probe: Callable[[], T | None], *, timeout: float, what: str, first: float = 0.02, last: float = 0.25) -> T:
     """Call `probe` until it returns something true, and return that.
 
     `timeout`, `first` and `last` (the shortest and longest pause) are seconds. Raises `TimedOut`; what `probe` raises

@@ -55,7 +55,9 @@ def until(runtime: Runtime, state: TaskState, task_id: str = "one") -> Seen:
 def line(runtime: Runtime, starts_with: str = "") -> str:
     """The first line of the task's output."""
     return wait_for(
-        lambda: next((text for text in runtime.logs("one") if text.startswith(starts_with)), None), timeout=10, what="output"
+        lambda: next((text for text in runtime.logs("one") if text.startswith(starts_with)), None),
+        timeout=10,
+        what="output",
     )
 
 
@@ -191,7 +193,12 @@ def test_a_running_task_cannot_be_removed(runtime: Runtime) -> None:
 
 
 def test_memory_and_cpus_are_limited(runtime: Runtime) -> None:
-    code = "import os\nprint(len(os.sched_getaffinity(0)))\ntry: bytearray(400_000_000)\nexcept MemoryError: print('refused')"
+    code = """
+import os
+print(len(os.sched_getaffinity(0)))
+try: bytearray(400_000_000)
+except MemoryError: print('refused')
+"""
     runtime.start(spec(code, memory_bytes=200_000_000, cpus=1))
     until(runtime, TaskState.exited)
     assert list(runtime.logs("one")) == ["1", "refused"]
@@ -237,7 +244,9 @@ def test_a_reused_pid_is_recognised_and_left_alone(runtime: Runtime, tmp_path: P
     os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
     with subprocess.Popen(["sleep", "600"]) as bystander:
         (folder / "lock").write_text(str(bystander.pid))
-        (folder / "child.json").write_text(json.dumps(json.loads((folder / "child.json").read_text()) | {"pid": bystander.pid}))
+        (folder / "child.json").write_text(
+            json.dumps(json.loads((folder / "child.json").read_text()) | {"pid": bystander.pid})
+        )
         assert until(runtime, TaskState.exited).reason == "shim-killed"
         runtime.stop("one")
         assert bystander.poll() is None
@@ -257,7 +266,11 @@ def test_a_reboot_is_told_from_a_crash(runtime: Runtime, tmp_path: Path) -> None
 def test_secrets_stay_in_files_that_only_we_can_read(runtime: Runtime, tmp_path: Path) -> None:
     seen = runtime.start(spec(FOREVER, environment={"PATH": os.defpath, "TOKEN": "s3cret-token"}))
     assert "s3cret" not in Path(f"/proc/{seen.pid}/cmdline").read_text()
-    holding = [path for path in (tmp_path / "tasks").rglob("*") if path.is_file() and "s3cret" in path.read_text(errors="replace")]
+    holding = [
+        path
+        for path in (tmp_path / "tasks").rglob("*")
+        if path.is_file() and "s3cret" in path.read_text(errors="replace")
+    ]
     assert [path.name for path in holding] == ["spec.json"]
     assert holding[0].stat().st_mode & 0o077 == 0
 

@@ -18,6 +18,7 @@ from ailab.environments.bytecode import compile_bytecode
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
+from ailab.environments.uv_errors import DiskFull
 from ailab.errors import AilabError, NotFound
 from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.settings import MirrorsSection
@@ -164,6 +165,32 @@ def test_a_build_cut_short_leaves_nothing_that_counts(tmp_path: Path, number: si
     build_light(machine, lab, "packaging")
     assert len(list(machine.generations.glob("science-*"))) == 1
     assert build_light(machine, lab, "cycler").packages.keys() == {"cycler"}
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_disk_that_fills_up_in_a_build_leaves_the_current_one_working(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", small], check=False).returncode:
+        pytest.skip("this container may not mount")
+    try:
+        machine, lab = MachinePaths(small / "machine"), LabPaths(small / "lab")
+        lab.environment.mkdir(parents=True)
+        light = build_light(machine, lab, "cycler")
+        generations = Generations(machine, lab)
+        generations.use(light.id, who="me", why="test")
+        whole = lock.read_lock(STACK.shipped_lock)
+        assert whole is not None
+        uv = Uv(machine, MirrorsSection())
+        with pytest.raises(DiskFull, match="MB are free in") as caught:
+            generations.build(STACK, whole, interpreters.find(STACK, "", uv), uv, lambda _text: None)
+        assert "AILAB_HOME" in caught.value.remedy
+        assert generations.list() == [light] and generations.current() == light
+        assert [path.name for path in machine.generations.glob("science-*")] == [light.id]
+        subprocess.run([light.program, "-c", "import cycler"], check=True)
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_bytecode_of_the_same_module_is_shared(machine: MachinePaths, lab: LabPaths) -> None:

@@ -59,7 +59,9 @@ def test_the_default_document_says_what_the_model_says(folder: Path) -> None:
         ("x = " + "1" * 9_000, 0, "", "oversized"),
     ],
 )
-def test_a_mistake_has_its_place_and_its_remedy(folder: Path, text: str | bytes, line: int, key: str, remedy: str) -> None:
+def test_a_mistake_has_its_place_and_its_remedy(
+    folder: Path, text: str | bytes, line: int, key: str, remedy: str
+) -> None:
     error = refusal(folder, text)
     assert (error.line, error.key) == (line, key)
     assert remedy in error.remedy

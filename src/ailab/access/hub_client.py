@@ -140,5 +140,3 @@ def _execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: 
     if failure:
         raise AilabError(_("The cell failed in the lab's kernel."), remedy="ailab verify", detail=failure)
     return "".join(printed)
-
-

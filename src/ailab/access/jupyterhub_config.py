@@ -43,6 +43,7 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
             ],
             "template_paths": [str(Path(__file__).with_name("templates"))],
             "template_vars": {"language": environ.get("AILAB_LANGUAGE", "en")},
+            "init_spawners_timeout": 0,
             "allow_named_servers": False,
             "concurrent_spawn_limit": 0,
             "activity_resolution": 60,

@@ -33,7 +33,12 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
     """The proxy, the hub and TensorBoard. Secrets travel in the environment, never in a command line."""
     base = base_environment(os.environ)
     proxy = ["--ip", settings.access.bind, "--port", str(settings.access.port)]
-    proxy += ["--api-socket", str(lab.run / "proxy-api.sock"), "--error-target", f"{socket_url(lab.run / 'hub.sock')}/hub/error"]
+    proxy += [
+        "--api-socket",
+        str(lab.run / "proxy-api.sock"),
+        "--error-target",
+        f"{socket_url(lab.run / 'hub.sock')}/hub/error",
+    ]
     hub = base | {
         "AILAB_LAB": str(lab.root),
         "AILAB_BUILD": __version__,
@@ -55,7 +60,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             command=(str(tools.node), "--max-old-space-size=64", "--optimize-for-size", str(tools.proxy), *proxy),
             environment=base | {"CONFIGPROXY_AUTH_TOKEN": secrets["proxy-token"]},
             cwd=folder,
-            ports=(settings.access.port,),
+            ports=(settings.access.port, str(lab.run / "proxy-api.sock")),
             grace=3.0,
         ),
         TaskSpec(

@@ -16,12 +16,13 @@ from ailab.access.services import base_environment
 from ailab.client import Client
 from ailab.errors import NotFound, NotRunning
 from ailab.paths import LabPaths
-from ailab.waiting import TimedOut
+from ailab.waiting import TimedOut, wait_for_async
 
 
 class LabSpawner(Spawner):
     """A workspace is a task that the daemon keeps running: with the same port and token after a crash or a reboot."""
 
+    has_listened = False
     lab_root = Unicode(config=True, help="The lab's folder.")
 
     @property
@@ -49,11 +50,16 @@ class LabSpawner(Spawner):
             "AILAB_MODELS": str(self.lab.root / "models"),
             "TF_CPP_MIN_LOG_LEVEL": "2",
         }
-        hubs = {name: value for name, value in self.get_env().items() if name.startswith(("JUPYTERHUB_", "JPY_", "MEM_", "CPU_"))}
+        hubs = {
+            name: value
+            for name, value in self.get_env().items()
+            if name.startswith(("JUPYTERHUB_", "JPY_", "MEM_", "CPU_"))
+        }
         return base_environment(os.environ) | hubs | ours
 
     async def start(self) -> str:
-        self.ip, self.port = "127.0.0.1", self.port or random_port()
+        self.ip = "127.0.0.1"
+        self.port: int = self.port or random_port()
         config = Path(__file__).with_name("workspace_config.py")
         task = {
             "id": self.task_id,
@@ -66,7 +72,22 @@ class LabSpawner(Spawner):
             "ports": [self.port],
         }
         await self.call("POST", "/api/tasks", task)
+        await self.wait_until_it_listens()
         return f"http://127.0.0.1:{self.port}"
+
+    async def wait_until_it_listens(self) -> None:
+        """Wait in short steps: the hub's own look at a new server comes at growing intervals, seconds too late."""
+
+        async def listens() -> bool:
+            try:
+                _reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        self.has_listened = True
+        await wait_for_async(listens, timeout=self.start_timeout, what=self.task_id, first=0.05, last=0.1)
 
     async def poll(self) -> int | None:
         """None: runs, or the daemon is about to start it again. A daemon that does not answer says nothing of it."""
@@ -76,13 +97,18 @@ class LabSpawner(Spawner):
             return 0
         except (NotRunning, TimedOut):
             return None
-        return None if task["wanted"] else task["exit_status"] or 0
+        if not task["wanted"]:
+            return task["exit_status"] or 0
+        if not self.has_listened:
+            # A hub that has just started: the workspace may be starting beside it.
+            await self.wait_until_it_listens()
+        return None
 
     async def stop(self, now: bool = False) -> None:
         await self.call("DELETE", f"/api/tasks/{self.task_id}")
 
     def get_state(self) -> dict[str, Any]:
-        return super().get_state() | {"port": self.port}
+        return {**super().get_state(), "port": self.port}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)

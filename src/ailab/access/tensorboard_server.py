@@ -1,6 +1,6 @@
 """TensorBoard on a unix socket. Run by the Python of TensorBoard's own environment, which has no ailab.
 
-    python tensorboard_server.py SOCKET LOGDIR PATH_PREFIX
+python tensorboard_server.py SOCKET LOGDIR PATH_PREFIX
 """
 
 import os

@@ -119,9 +119,7 @@ class Users:
         except VerificationError:
             return False
 
-    def _refuse(
-        self, name: str, row: dict[str, Any] | None, *, locked: bool, right: bool, address: str
-    ) -> Forbidden:
+    def _refuse(self, name: str, row: dict[str, Any] | None, *, locked: bool, right: bool, address: str) -> Forbidden:
         """Note a failed login, lock the account when it was one too many, and say what the person may know."""
         reason = "locked" if locked else "one-time password used" if right else "wrong password"
         failures = 0 if row is None or locked or right else row["failures"] + 1
@@ -134,8 +132,8 @@ class Users:
             detail = {"address": address, "reason": reason if row else "no such user"}
             record(connection, actor=name[:64], kind="login", subject=name[:64], after="refused", detail=detail)
             if locks:
-                detail = {"address": address, "seconds": LOCKED_SECONDS}
-                record(connection, actor=name, kind="login", subject=name, after="locked", detail=detail)
+                lock = {"address": address, "seconds": LOCKED_SECONDS}
+                record(connection, actor=name, kind="login", subject=name, after="locked", detail=lock)
         if locked or locks:
             seconds = LOCKED_SECONDS if row is None or locks else max(1.0, row["locked_until"] - time.time())
             return Forbidden(

@@ -61,8 +61,9 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
                 _("The lab's account {account} cannot enter {folder} (mode {mode:o}).").format(
                     account=account.pw_name, folder=closed, mode=stat.S_IMODE(closed.stat().st_mode)
                 ),
-                remedy=_("Choose a place that it can reach, as /srv (--lab DIR, AILAB_HOME=DIR), or: chmod o+x {folder}")
-                .format(folder=closed),
+                remedy=_(
+                    "Choose a place that it can reach, as /srv (--lab DIR, AILAB_HOME=DIR), or: chmod o+x {folder}"
+                ).format(folder=closed),
             )
     return account
 
@@ -75,7 +76,12 @@ def become(account: pwd.struct_passwd, machine: MachinePaths) -> None:
     os.setuid(account.pw_uid)
     for name in [name for name in os.environ if name.startswith("XDG_")]:
         del os.environ[name]
-    os.environ |= {"HOME": str(home), "USER": account.pw_name, "LOGNAME": account.pw_name, "AILAB_HOME": str(machine.home)}
+    os.environ |= {
+        "HOME": str(home),
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "AILAB_HOME": str(machine.home),
+    }
     try:
         Path.cwd().stat()
     except OSError:
@@ -100,7 +106,7 @@ def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
         pass
-    words = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", _home(machine)]
+    words: list[str | Path] = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", _home(machine)]
     try:
         command.run([*words, "--shell", "/usr/sbin/nologin", ACCOUNT], timeout=30)
     except command.CommandFailed as error:

@@ -21,5 +21,3 @@ def down(json: Annotated[bool, typer.Option("--json", help=_("End with one JSON 
         print_json({"state": "stopped", "stopped": stopped})
     else:
         print(_("The lab is stopped. Start it again: ailab up") if stopped else _("Nothing was running."))
-
-

@@ -51,7 +51,9 @@ def build(json: Json = False) -> None:
 def list_generations(json: Json = False) -> None:
     lab = labs.open_lab()
     current = lab.generations.current()
-    found = [one.to_json() | {"current": current is not None and one.id == current.id} for one in lab.generations.list()]
+    found = [
+        one.to_json() | {"current": current is not None and one.id == current.id} for one in lab.generations.list()
+    ]
     if json:
         print_json(found)
         return
@@ -63,7 +65,9 @@ def list_generations(json: Json = False) -> None:
     print(table(["", _("GENERATION"), "PYTHON", _("BUILT (UTC)"), _("SIZE")], rows))
 
 
-def use(generation: Annotated[str, typer.Argument(help=_("Its name, as env list shows it."))], json: Json = False) -> None:
+def use(
+    generation: Annotated[str, typer.Argument(help=_("Its name, as env list shows it."))], json: Json = False
+) -> None:
     lab = labs.open_lab()
     _switched(lab.generations.use(generation, who=account.owner_name(), why="use").to_json(), json=json)
 

@@ -26,7 +26,8 @@ def init(
     root = folder.expanduser().absolute()
     if LabPaths(root).settings.exists():
         raise Conflict(
-            _("There is a lab in {path} already.").format(path=root), remedy=_("Start it: ailab --lab {path} up").format(path=root)
+            _("There is a lab in {path} already.").format(path=root),
+            remedy=_("Start it: ailab --lab {path} up").format(path=root),
         )
     from ailab.stacks import load_stack
 

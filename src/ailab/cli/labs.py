@@ -9,7 +9,7 @@ from ailab.cli import account, invocation
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
 from ailab.lab import Lab
-from ailab.paths import MachinePaths, find_lab, default_lab, locate_lab
+from ailab.paths import MachinePaths, default_lab, find_lab, locate_lab
 
 
 def open_lab() -> Lab:

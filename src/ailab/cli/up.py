@@ -54,8 +54,11 @@ def prepare(port: int | None) -> Lab:
     before = account.owner_name()
     labs.enter(root)
     if account.owner_name() != before:
-        _say(_("Started as {before}: the lab belongs to the account {now} and runs as it.").format(
-            before=before, now=account.owner_name()))
+        _say(
+            _("Started as {before}: the lab belongs to the account {now} and runs as it.").format(
+                before=before, now=account.owner_name()
+            )
+        )
     if not LabPaths(root).settings.exists():
         _say(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
@@ -97,7 +100,9 @@ def as_text(ready: Ready) -> str:
         _("  User             {user}").format(user=ready.user),
     ]
     if ready.password:
-        lines.append(_("  Password         {password}  (works once; you then choose your own)").format(password=ready.password))
+        lines.append(
+            _("  Password         {password}  (works once; you then choose your own)").format(password=ready.password)
+        )
     else:
         lines.append(_("  Password         the one that you chose. Forgotten? ailab open"))
     lines += [

@@ -28,4 +28,6 @@ def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
     else:
         print(text)
     if not document["ok"]:
-        raise AilabError(_("The product of the matrices is wrong."), remedy=_("Build the environment anew: ailab env build"))
+        raise AilabError(
+            _("The product of the matrices is wrong."), remedy=_("Build the environment anew: ailab env build")
+        )

@@ -85,7 +85,7 @@ async def _serve_applications(parts: Parts) -> None:
     ):
         config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="none")
         server = uvicorn.Server(config)
-        server.capture_signals = nullcontext  # type: ignore[method-assign]  # two servers, one process: ours are set
+        server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # two servers, one process: ours are set
         servers.append((server, listen(path)))
     serving = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
     await asyncio.to_thread(parts.leaving.wait)
@@ -103,7 +103,6 @@ def listen(path: Path) -> socket.socket:
     path.chmod(0o600)
     sock.listen(128)
     return sock
-
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from typing import Any
 
 from ailab.access.users import Users
 from ailab.client import UnixConnection
-from ailab.fingerprint import build_of
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
+from ailab.fingerprint import build_of
 from ailab.lab import Lab
 
 

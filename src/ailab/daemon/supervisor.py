@@ -162,5 +162,13 @@ class Supervisor:
             same = (table.c.id == row["id"]) & (table.c.seen == row["seen"])
             if connection.execute(update(table).where(same).values(**values)).rowcount:
                 before, after = row["seen"].split(":")[0], str(seen.state)
-                record(connection, actor="daemon", kind="task", subject=row["id"], before=before, after=after, detail=detail)
+                record(
+                    connection,
+                    actor="daemon",
+                    kind="task",
+                    subject=row["id"],
+                    before=before,
+                    after=after,
+                    detail=detail,
+                )
         self.changed.set()

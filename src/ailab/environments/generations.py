@@ -243,8 +243,11 @@ class Downloads:
         elif self._coming.pop(what, None) is not None:
             self._come += 1
         names = ", ".join(f"{name} {amount}".strip() for name, amount in self._coming.items())
-        self._tell(_("{come} of {all} large files; now {names}").format(
-            come=self._come, all=self._come + len(self._coming), names=names or "-"))
+        self._tell(
+            _("{come} of {all} large files; now {names}").format(
+                come=self._come, all=self._come + len(self._coming), names=names or "-"
+            )
+        )
 
 
 def _installed(folder: Path) -> tuple[dict[str, str], int]:

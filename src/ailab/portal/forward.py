@@ -13,8 +13,9 @@ from ailab.errors import AilabError
 from ailab.i18n import _
 
 # Connection-wise headers (RFC 9110, 7.6.1), and what must not pass the door in either direction.
-_KEPT_BACK = {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-              "upgrade", "host", "cookie", "set-cookie", "authorization"}  # fmt: skip
+_KEPT_BACK = frozenset(
+    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "host", "cookie", "set-cookie", "authorization"]
+)
 
 
 class Unreachable(AilabError):
@@ -43,7 +44,8 @@ class Forwarder:
             answer = await client.send(onward, stream=True)
         except httpx.HTTPError as error:
             raise Unreachable(
-                _("{tool} does not answer.").format(tool=name), remedy=_("Wait a moment and reload; ailab status shows it.")
+                _("{tool} does not answer.").format(tool=name),
+                remedy=_("Wait a moment and reload; ailab status shows it."),
             ) from error
         kept = {key: value for key, value in answer.headers.items() if key.lower() not in _KEPT_BACK}
         return StreamingResponse(_body(answer), answer.status_code, headers=kept)

@@ -116,7 +116,9 @@ class Logins:
         pending = self._pending.pop(state, None)
         fresh = pending is not None and time.monotonic() - pending.made < STATE_SECONDS
         if pending is None or not fresh or not secrets.compare_digest(pending.browser, browser):
-            raise NotLoggedIn(_("This login is too old or not from this browser."), remedy=_("Open the lab's page again."))
+            raise NotLoggedIn(
+                _("This login is too old or not from this browser."), remedy=_("Open the lab's page again.")
+            )
         form = {
             "client_id": CLIENT,
             "client_secret": self._secret,

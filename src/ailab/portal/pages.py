@@ -52,7 +52,9 @@ class Pages:
 
     def password(self, request: Request, session: Session, problem: str) -> str:
         first = self._backstage.must_change_password(session.user)
-        return self._render("password.html", request, user=session.user, form=session.form_token, first=first, problem=problem)
+        return self._render(
+            "password.html", request, user=session.user, form=session.form_token, first=first, problem=problem
+        )
 
     def problem(self, request: Request, error: AilabError) -> str:
         return self._render("problem.html", request, user="", error=error)

@@ -43,7 +43,9 @@ class _Stored:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+        values = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
+        }
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:

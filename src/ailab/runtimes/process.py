@@ -10,9 +10,11 @@ import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +42,7 @@ class ProcessRuntime(Runtime):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._shims: list[subprocess.Popen[bytes]] = []
 
     def _of(self, task_id: str) -> Path:
         if not _ID.fullmatch(task_id):
@@ -60,9 +63,12 @@ class ProcessRuntime(Runtime):
             kept = {"spec": spec.to_json(), "attempt": seen.attempt + 1, "token": f"{spec.id}-{secrets.token_hex(8)}"}
             kept["boot"] = _boot()
             _write_private(folder / "spec.json", json.dumps(kept))
+            # Looking at those that have ended lets the system forget them.
+            self._shims = [started for started in self._shims if started.poll() is None]
             shim = command.start_detached(
                 [sys.executable, "-I", "-S", _SHIM, folder], log=folder / "shim.log", env={"PATH": os.defpath}
             )
+            self._shims.append(shim)
             wait_for(
                 lambda: (folder / "child.json").exists() or (folder / "exit.json").exists() or shim.poll() is not None,
                 timeout=START_SECONDS,
@@ -164,7 +170,9 @@ class ProcessRuntime(Runtime):
 
     def _follow(self, folder: Path, task_id: str, tail: int | None) -> Iterator[str]:
         """Lines as they come. A rotated log is read to its end before the new one is opened."""
-        wait_for(lambda: (folder / "log").exists(), timeout=START_SECONDS, what=_("output of {task}").format(task=task_id))
+        wait_for(
+            lambda: (folder / "log").exists(), timeout=START_SECONDS, what=_("output of {task}").format(task=task_id)
+        )
         before = deque(self._lines(folder), maxlen=tail)
         yield from before
         source = (folder / "log").open(errors="replace")
@@ -184,7 +192,7 @@ class ProcessRuntime(Runtime):
                     break
                 elif not lines:
                     wait_for(
-                        lambda: self._moved_on(folder, source, task_id),
+                        partial(self._moved_on, folder, source, task_id),
                         timeout=365 * 86400,
                         what=_("output of {task}").format(task=task_id),
                     )

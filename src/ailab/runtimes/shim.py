@@ -2,8 +2,8 @@
 
 Run as `python -I -S shim.py FOLDER` in a session of its own. FOLDER/spec.json says what to run. It holds a lock on
 FOLDER/lock for its life, which is how others know that it lives; a pid alone may be another's by now. It is the
-reaper of all that the task starts (PR_SET_CHILD_SUBREAPER), so nothing is left when it says that the task has ended; and
-the task dies with it (PR_SET_PDEATHSIG), so no task runs without somebody to write its end down.
+reaper of all that the task starts (PR_SET_CHILD_SUBREAPER), so nothing is left when it says that the task has ended;
+and the task dies with it (PR_SET_PDEATHSIG), so no task runs without somebody to write its end down.
 """
 
 import ctypes
@@ -126,6 +126,7 @@ class Shim:
 
     def run(self):
         reserve(self.folder)
+        self.remove_stale_sockets()
         log = Log(os.path.join(self.folder, "log"), self.spec["log_bytes"])
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
@@ -138,7 +139,12 @@ class Shim:
         started = now()
         self.child, why = spawn(self.spec, self.token, writer)
         os.close(writer)
-        child = {"pid": self.child, "start_time": start_time(self.child), "started_at": started, "attempt": self.attempt}
+        child = {
+            "pid": self.child,
+            "start_time": start_time(self.child),
+            "started_at": started,
+            "attempt": self.attempt,
+        }
         write(self.folder, "child.json", child)
         reason = os.read(why, 4096).decode(errors="replace")
         os.close(why)
@@ -148,6 +154,12 @@ class Shim:
         end["reason"] = f"cannot-start: {reason}" if reason else "stopped" if self.stopping else None
         os.unlink(os.path.join(self.folder, "reserve"))
         write(self.folder, "exit.json", end)
+
+    def remove_stale_sockets(self):
+        """A unix socket outlives who listened on it, and would keep the next from listening."""
+        for port in self.spec["ports"]:
+            if isinstance(port, str) and os.path.exists(port):
+                os.unlink(port)
 
     def ask_to_stop(self, *_signal):
         """TERM to the whole task; `grace` later KILL. The stopper may have left another grace in a file."""
