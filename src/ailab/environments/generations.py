@@ -257,5 +257,13 @@ def _installed(folder: Path) -> tuple[dict[str, str], int]:
     for info in sorted(site.glob("*.dist-info")):
         name, _dash, version = info.name.removesuffix(".dist-info").partition("-")
         packages[name.replace("_", "-").lower()] = version
-    size = sum(Path(root, name).lstat().st_size for root, _folders, names in os.walk(folder) for name in names)
-    return packages, size
+    return packages, _size(folder)
+
+
+def _size(folder: Path | str) -> int:
+    """Bytes of all files below `folder`; tens of thousands of them, so without a `Path` for each."""
+    with os.scandir(folder) as entries:
+        return sum(
+            _size(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+        )
