@@ -54,6 +54,7 @@ def until(runtime: Runtime, state: TaskState, task_id: str = "one") -> Seen:
 
 def line(runtime: Runtime, starts_with: str = "") -> str:
     """The first line of the task's output."""
+
     return wait_for(
         lambda: next((text for text in runtime.logs("one") if text.startswith(starts_with)), None),
         timeout=10,
@@ -69,8 +70,8 @@ FOREVER = "import time\nprint('up')\nwhile True: time.sleep(0.1)"
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, '-c', 'import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(600)'],
-                         start_new_session=True)
+code = 'import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(600)'
+child = subprocess.Popen([sys.executable, '-c', code], start_new_session=True)
 print(child.pid)
 while True: time.sleep(0.1)
 """

@@ -87,19 +87,19 @@ def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
 
     Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards.
     """
-    status, kernel = _web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "ailab"})
+    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "ailab"})
     if status != http.client.CREATED:
         raise AilabError(
             _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
             remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
         )
     try:
-        return _execute(lab, web, user, kernel["id"], code)
+        return execute(lab, web, user, kernel["id"], code)
     finally:
-        _web_call(lab, web, "DELETE", f"/user/{user}/api/kernels/{kernel['id']}")
+        web_call(lab, web, "DELETE", f"/user/{user}/api/kernels/{kernel['id']}")
 
 
-def _web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
     connection = http.client.HTTPConnection(*web, timeout=60)
     headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
     try:
@@ -111,7 +111,7 @@ def _web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body:
     return answer.status, json.loads(data) if data and answer.status < http.client.BAD_REQUEST else None
 
 
-def _execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
+def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
     """Send one cell over the kernel's WebSocket and read until the kernel is idle again (Jupyter messaging 5)."""
     from websockets.sync.client import connect
 

@@ -13,9 +13,8 @@ from ailab.errors import AilabError
 from ailab.i18n import _
 
 # Connection-wise headers (RFC 9110, 7.6.1), and what must not pass the door in either direction.
-_KEPT_BACK = frozenset(
-    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "host", "cookie", "set-cookie", "authorization"]
-)
+_KEPT_BACK = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}
+_KEPT_BACK |= {"proxy-authenticate", "proxy-authorization", "authorization", "cookie", "set-cookie"}
 
 
 class Unreachable(AilabError):
