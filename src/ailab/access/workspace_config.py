@@ -9,7 +9,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": {"ailab"}},
     "MultiKernelManager": {"default_kernel_name": "ailab"},
     "ServerApp": {
-        "jpserver_extensions": {"jupyter_lsp": False, "notebook_shim": False, "jupyter_server_proxy": False},
+        "jpserver_extensions": {"jupyter_lsp": False, "notebook_shim": False},
     },
 }
 
