@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ailab.i18n import _
-
 Update = Callable[[str], None]
 
 
@@ -114,6 +112,3 @@ def human_size(count: float) -> str:
         count /= 1000
     raise AssertionError("unreachable")
 
-
-def yes_no(value: bool) -> str:
-    return _("yes") if value else _("no")
