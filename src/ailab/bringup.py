@@ -55,7 +55,10 @@ def check_port(lab: Lab) -> None:
 
     bind, port = lab.settings.access.bind, lab.settings.access.port
     try:
-        if ports.is_free(bind, port) or ports.holder_pid(port) == lab.runtime.poll("proxy").pid:
+        if ports.is_free(bind, port):
+            return
+        held_by = ports.holder_pid(port)
+        if held_by is not None and held_by == lab.runtime.poll("proxy").pid:
             return
     except OSError as error:
         raise AilabError(

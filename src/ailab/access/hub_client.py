@@ -10,7 +10,7 @@ from typing import Any
 from ailab.access.secret_files import secret
 from ailab.access.services import PORTAL_PREFIX, socket_url
 from ailab.client import UnixConnection
-from ailab.errors import AilabError
+from ailab.errors import AilabError, NotRunning
 from ailab.i18n import _
 from ailab.paths import LabPaths
 from ailab.waiting import wait_for
@@ -21,15 +21,31 @@ CELL_SECONDS = 300.0
 
 def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One request to the hub's API over its socket, as the lab's own service: status and decoded answer."""
-    connection = UnixConnection(lab.run / "hub.sock", timeout=30)
+    return _call(UnixConnection(lab.run / "hub.sock", timeout=30), lab, method, f"/hub/api{path}", body)
+
+
+def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """One request through the public door, as the lab's own service: status and decoded answer."""
+    return _call(http.client.HTTPConnection(*web, timeout=60), lab, method, path, body)
+
+
+def _call(connection: http.client.HTTPConnection, lab: LabPaths, method: str, path: str, body: Any) -> tuple[int, Any]:
     headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
     try:
-        connection.request(method, f"/hub/api{path}", None if body is None else json.dumps(body), headers)
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         data = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise NotRunning(
+            _("The lab does not answer at {path}: {reason}.").format(path=path, reason=error or type(error).__name__),
+            remedy=_("See what runs: ailab status"),
+        ) from error
     finally:
         connection.close()
-    return answer.status, json.loads(data) if data else None
+    try:
+        return answer.status, json.loads(data) if data else None
+    except ValueError:
+        return answer.status, None
 
 
 def add_portal_route(lab: LabPaths) -> bool:
@@ -51,7 +67,7 @@ def restore_routes(lab: LabPaths) -> bool:
     """Have the hub tell the proxy its routes again, at once. False while one of them does not answer."""
     try:
         status, _answer = hub_call(lab, "POST", "/proxy")
-    except (OSError, ValueError, http.client.HTTPException):
+    except NotRunning:
         return False
     return status == http.client.OK
 
@@ -97,18 +113,6 @@ def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
         return execute(lab, web, user, kernel["id"], code)
     finally:
         web_call(lab, web, "DELETE", f"/user/{user}/api/kernels/{kernel['id']}")
-
-
-def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(*web, timeout=60)
-    headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
-    try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        data = answer.read()
-    finally:
-        connection.close()
-    return answer.status, json.loads(data) if data and answer.status < http.client.BAD_REQUEST else None
 
 
 def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:

@@ -29,6 +29,19 @@ _HEADERS = {
 _STATE_COOKIE = "ailab-login"
 
 
+async def current_user(request: Request) -> Session:
+    """Who sent the request; nobody gets past this without a login, and no other site's form does."""
+    session: Session | None = await request.app.state.logins.session(request)
+    if session is None:
+        raise NotLoggedIn(_("You are not logged in."), remedy=_("Open the lab's page, or send a token of the hub."))
+    if request.method not in ("GET", "HEAD") and not _same_origin(request):
+        raise Forbidden(_("This request came from another site."))
+    return session
+
+
+User = Annotated[Session, Depends(current_user)]
+
+
 def create_portal(backstage: Backstage) -> FastAPI:
     """The application that the daemon serves behind the hub's proxy, under `PREFIX`."""
     app = FastAPI(
@@ -36,15 +49,7 @@ def create_portal(backstage: Backstage) -> FastAPI:
     )
     logins, pages, forwarder = Logins(backstage), Pages(backstage), Forwarder(backstage.forwarded)
 
-    async def current(request: Request) -> Session:
-        session = await logins.session(request)
-        if session is None:
-            raise NotLoggedIn(_("You are not logged in."), remedy=_("Open the lab's page, or send a token of the hub."))
-        if request.method not in ("GET", "HEAD") and not _same_origin(request):
-            raise Forbidden(_("This request came from another site."))
-        return session
-
-    User = Annotated[Session, Depends(current)]
+    app.state.logins = logins
 
     @app.get(f"{PREFIX}health")
     async def health() -> dict[str, bool]:
