@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ailab.paths import LabPaths
+
 CHECKOUT = Path(__file__).parent.parent
-UP_SECONDS = 600
+UP_SECONDS = 900
+_PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy")
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """`./ailab` as a person types it, on a lab of the test's own."""
+    """`./ailab` as a person types it, on a lab of the test's own. `become` are words before it: another account."""
 
     lab: Path
-    home: Path
     environment: dict[str, str]
+    program: Path = CHECKOUT / "ailab"
+    become: tuple[str, ...] = ()
 
     def run(self, *words: str, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
-        argv = [str(CHECKOUT / "ailab"), "--lab", str(self.lab), *words]
+        return self.bare("--lab", str(self.lab), *words, timeout=timeout, check=check)
+
+    def bare(
+        self, *words: str, timeout: float = 120, check: bool = True, cwd: Path | str = "/"
+    ) -> subprocess.CompletedProcess[str]:
+        """A call that names no lab: it is found from `cwd`."""
         done = subprocess.run(
-            argv,
+            [*self.become, str(self.program), *words],
             env=self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
-            cwd="/",
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
@@ -48,13 +59,23 @@ class CommandLine:
         return self.json("up", timeout=UP_SECONDS)
 
     @property
-    def state(self) -> Path:
-        return self.lab / ".ailab"
+    def paths(self) -> LabPaths:
+        return LabPaths(self.lab)
+
+    @property
+    def web(self) -> tuple[str, int]:
+        return "127.0.0.1", int(self.json("status")["url"].rstrip("/").rpartition(":")[2])
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+def plain_environment(home: Path | str, **more: str) -> dict[str, str]:
+    """What a person's shell would have, and how this machine reaches the network; nothing of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if name.endswith(_PASSED_ON)}
+    return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "AILAB_LANG": "en", "LANG": "C.UTF-8"} | more
 
 
 @pytest.fixture(scope="session")
@@ -68,32 +89,58 @@ def machine_home() -> Path:
     return home
 
 
-def make_command_line(machine_home: Path, folder: Path) -> CommandLine:
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name.endswith(("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy"))
-    }
-    environment = kept | {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "AILAB_LANG": "en", "LANG": "C.UTF-8"}
-    return CommandLine(folder / "lab", machine_home, environment | {"AILAB_HOME": str(machine_home)})
-
-
-@pytest.fixture(scope="session")
-def science(machine_home: Path) -> Iterator[CommandLine]:
-    """A lab with the light stack, up; what `up` said lies beside it as up.json."""
+@contextmanager
+def reachable_folder() -> Iterator[Path]:
+    """A temporary folder that every account can pass through."""
     folder = Path(tempfile.mkdtemp(prefix="ailab-test-", dir="/var/tmp"))
     folder.chmod(0o755)
-    line = make_command_line(machine_home, folder)
-    line.run("init", str(line.lab), "--stack", "science", "--port", str(free_port()), timeout=UP_SECONDS)
     try:
-        (folder / "up.json").write_text(json.dumps(line.up()))
-        yield line
+        yield folder
     finally:
-        line.run("down", check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def made_lab(machine_home: Path, stack: str, words: Sequence[str] = ()) -> Iterator[CommandLine]:
+    """A lab that `init` has made; it is taken down at the end."""
+    with reachable_folder() as folder:
+        environment = plain_environment(os.environ["HOME"], AILAB_HOME=str(machine_home))
+        line = CommandLine(folder / "lab", environment)
+        line.run("init", str(line.lab), "--stack", stack, "--port", str(free_port()), *words, timeout=UP_SECONDS)
+        try:
+            yield line
+        finally:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                line.run("down", check=False)
+
+
 @pytest.fixture(scope="session")
-def first_up(science: CommandLine) -> Any:
+def science_up(machine_home: Path) -> Iterator[tuple[CommandLine, Any]]:
+    with made_lab(machine_home, "science") as line:
+        yield line, line.up()
+
+
+@pytest.fixture(scope="session")
+def science(science_up: tuple[CommandLine, Any]) -> CommandLine:
+    """A lab with the light stack, up; tests share it and leave it up."""
+    return science_up[0]
+
+
+@pytest.fixture(scope="session")
+def first_up(science_up: tuple[CommandLine, Any]) -> Any:
     """What the first `up --json` of the science lab said."""
-    return json.loads((science.lab.parent / "up.json").read_text())
+    return science_up[1]
+
+
+@pytest.fixture
+def another(machine_home: Path) -> Iterator[CommandLine]:
+    """A lab with the light stack for one test alone, not yet up."""
+    with made_lab(machine_home, "science") as line:
+        yield line
+
+
+@pytest.fixture(scope="session")
+def tensorflow(machine_home: Path) -> Iterator[CommandLine]:
+    """A lab with TensorFlow 2.9, not yet up; tests share it and bring it up."""
+    with made_lab(machine_home, "tensorflow-2.9") as line:
+        yield line

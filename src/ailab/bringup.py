@@ -49,8 +49,8 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def check_port(lab: Lab) -> None:
-    """Refuse before anything is started when somebody else holds the web port."""
+def check_port(lab: Lab, holder: str = "") -> None:
+    """Refuse before anything is started when somebody else holds the web port; `holder` is who, where that is known."""
     from ailab.resources import ports
 
     bind, port = lab.settings.access.bind, lab.settings.access.port
@@ -60,6 +60,11 @@ def check_port(lab: Lab) -> None:
         held_by = ports.holder_pid(port)
         if held_by is not None and held_by == lab.runtime.poll("proxy").pid:
             return
+    except PermissionError:
+        raise AilabError(
+            _("This account may not listen on port {port}.").format(port=port),
+            remedy=_("Choose one from 1024 on: ailab up --port 8888"),
+        ) from None
     except OSError as error:
         raise AilabError(
             _("Cannot listen on {bind}: {reason}.").format(bind=bind, reason=error.strerror),
@@ -67,7 +72,7 @@ def check_port(lab: Lab) -> None:
                 file=lab.paths.settings
             ),
         ) from None
-    who = ports.holder(port) or _("another program")
+    who = holder or ports.holder(port) or _("another program")
     free = ports.free_port(bind, port)
     raise Conflict(
         _("Port {port} is taken by {who}.").format(port=port, who=who),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import re
 import stat
 from collections.abc import Mapping
@@ -130,6 +131,14 @@ class LabPaths:
     @property
     def private_folders(self) -> tuple[Path, ...]:
         return (self.state, self.tasks, self.secrets, self.hub, self.environment, self.run)
+
+
+def account_name() -> str:
+    """The name of the account that this process runs as; its number where it has no name, as in many a container."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def private_folder(path: Path) -> Path:

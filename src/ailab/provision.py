@@ -6,56 +6,93 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
+from ailab.paths import account_name
+from ailab.settings_file import refusal_at
 
 if TYPE_CHECKING:
     from ailab.access.tools import Tools
     from ailab.environments.generations import Generation
     from ailab.environments.lock import Lock
+    from ailab.stacks import Stack
 
 Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
+
+
+def lab_stack(lab: Lab) -> Stack:
+    """The stack that lab.toml names. Raises `SettingsError` with its line for one that there is not."""
+    from ailab.stacks import load_stack
+
+    try:
+        return load_stack(lab.settings.environment.stack)
+    except UsageError as error:
+        raise refusal_at(lab.paths.settings, ("environment", "stack"), error) from None
+
+
+def wish_of(lab: Lab) -> str:
+    """The digest of the environment that lab.toml asks for."""
+    from ailab.environments.lock import inputs_of
+
+    section = lab.settings.environment
+    return f"{inputs_of(lab_stack(lab), section.packages)}/{section.python}"
 
 
 def ensure_lock(lab: Lab) -> tuple[Lock, bool]:
     """lab.lock for what lab.toml asks, and whether it had to be written."""
     from ailab.environments import interpreters, lock
     from ailab.environments.uv import Uv
-    from ailab.stacks import load_stack
 
     section = lab.settings.environment
-    stack, uv = load_stack(section.stack), Uv(lab.machine, lab.settings.mirrors)
+    stack, uv = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors)
     interpreter = interpreters.find(stack, section.python, uv)
     return lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program)
 
 
-def ensure_environment(lab: Lab, step: Step) -> Generation:
-    """The generation that lab.toml asks for, built if need be, and in use."""
+def ensure_environment(
+    lab: Lab, step: Step, tell: Callable[[str], None], *, by_hand: bool = False, again: bool = False
+) -> Generation:
+    """The generation that lab.toml asks for, built if need be, and in use.
+
+    One that a person has switched to by hand stays, until lab.toml changes or they build `by_hand`.
+    """
     from ailab.environments import interpreters, lock
     from ailab.environments.uv import Uv
-    from ailab.stacks import load_stack
 
     section = lab.settings.environment
-    stack, uv = load_stack(section.stack), Uv(lab.machine, lab.settings.mirrors)
+    stack, uv, wish = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors), wish_of(lab)
     current = lab.generations.current()
+    if current is not None and not again and _is_wished(lab, current, stack):
+        return current
+    if current is not None and not by_hand and lab.generations.chosen_against(wish):
+        tell(
+            _("Staying with {id}, which you switched to. To what lab.toml asks: ailab env build").format(id=current.id)
+        )
+        return current
+    with step(_("Looking for a Python")) as far:
+        interpreter = interpreters.find(stack, section.python, uv)
+        far(interpreter.version)
+    with step(_("Locking the environment")) as far:
+        known, written = lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program, far)
+        far(_("written") if written else _("unchanged"))
+    with step(_("Building {stack}").format(stack=stack.title)) as far:
+        built, _new = lab.generations.build(stack, known, interpreter, uv, far, again=again)
+    return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
+
+
+def _is_wished(lab: Lab, current: Generation, stack: Stack) -> bool:
+    """Whether the generation in use is what lab.toml and lab.lock ask for."""
+    from ailab.environments import interpreters, lock
+
+    section = lab.settings.environment
     known = lock.read_lock(lab.paths.lock)
-    if (
-        current is not None
-        and known is not None
+    return (
+        known is not None
         and known.inputs == lock.inputs_of(stack, section.packages)
         and current.lock == known.digest()
-        and current.python.startswith(section.python)
-    ):
-        return current
-    with step(_("Looking for a Python")) as tell:
-        interpreter = interpreters.find(stack, section.python, uv)
-        tell(interpreter.version)
-    with step(_("Locking the environment")) as tell:
-        known, written = lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program)
-        tell(_("written") if written else _("unchanged"))
-    with step(_("Building {stack}").format(stack=stack.title)) as tell:
-        built, _new = lab.generations.build(stack, known, interpreter, uv, tell)
-    return lab.generations.use(built.id, who="up", why="lab.toml")
+        and interpreters.is_wanted(section.python, current.python, current.interpreter, lab.machine.pythons)
+    )
 
 
 def ensure_tools(lab: Lab, step: Step) -> Tools:

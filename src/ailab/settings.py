@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
@@ -87,10 +88,23 @@ class MirrorsSection(Section):
 
 
 class Settings(Section):
-    """All of lab.toml. Paths in it are relative to the lab."""
+    """All of lab.toml."""
 
     lab: LabSection = LabSection()
     environment: EnvironmentSection = EnvironmentSection()
     resources: ResourcesSection = ResourcesSection()
     access: AccessSection = AccessSection()
     mirrors: MirrorsSection = MirrorsSection()
+
+    def located(self, lab: Path) -> Settings:
+        """These settings with their paths (relative to the lab, or with ~) made absolute."""
+        environment, mirrors = self.environment, self.mirrors
+        if "/" in environment.python:
+            environment = environment.model_copy(update={"python": _absolute(lab, environment.python)})
+        if mirrors.ca_bundle:
+            mirrors = mirrors.model_copy(update={"ca_bundle": _absolute(lab, mirrors.ca_bundle)})
+        return self.model_copy(update={"environment": environment, "mirrors": mirrors})
+
+
+def _absolute(folder: Path, path: str) -> str:
+    return str(folder.absolute() / Path(path).expanduser())

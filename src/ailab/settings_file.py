@@ -38,7 +38,7 @@ def load_settings(path: Path) -> Settings:
     text = _read(path)
     document = _parse(path, text)
     try:
-        return Settings.model_validate(document)
+        return Settings.model_validate(document).located(path.parent)
     except ValidationError as error:
         raise _refusal(path, text, error.errors()[0]) from None
 
@@ -89,6 +89,12 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int:
         if len(here) > depth and here == keys[: len(here)]:
             best, depth = number, len(here)
     return best
+
+
+def refusal_at(path: Path, location: tuple[str, ...], error: UsageError) -> SettingsError:
+    """`error`, found out only later, with its place in the lab.toml at `path`."""
+    line = line_of(path.read_text(encoding="utf-8-sig", errors="replace"), location)
+    return SettingsError(path, line, ".".join(location), error.message, error.remedy)
 
 
 def _refusal(path: Path, text: str, error: ErrorDetails) -> SettingsError:

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from ailab.errors import AilabError
 from ailab.i18n import _
 
-NEWEST = "0001"
+NEWEST = "0002"
 metadata = MetaData()
 
 # Who changed what, from which state to which, when: the audit log. Times are ISO 8601 in UTC.
@@ -55,6 +55,7 @@ tasks = Table(
     Column("seen", String, nullable=False, default="absent"),
 )
 
+# `link_until`: who came in by a login link may choose a password until then without naming the old one.
 users = Table(
     "users",
     metadata,
@@ -66,6 +67,7 @@ users = Table(
     Column("failures", Integer, nullable=False, default=0),
     Column("locked_until", Float, nullable=False, default=0.0),
     Column("created_at", String, nullable=False),
+    Column("link_until", Float, nullable=False, default=0.0),
 )
 
 # One-time login links: only a digest of the code is kept.

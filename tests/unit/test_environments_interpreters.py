@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from ailab.environments import interpreters
-from ailab.environments.elf import NotPatchable, search_path, set_search_path
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.paths import MachinePaths
@@ -66,31 +64,6 @@ def test_none_found_and_none_fetched_says_which_and_where(uv: Uv, monkeypatch: p
 def test_a_python_that_will_not_do_is_refused(uv: Uv, python: str) -> None:
     with pytest.raises(UsageError):
         interpreters.find(stack_for("3.8", "3.9"), python, uv)
-
-
-def test_a_program_is_made_to_look_beside_itself(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    for folder in ("old/lib", "new/lib", "new/bin"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "word.c").write_text("int word(void) { return WORD; }\n")
-    (tmp_path / "main.c").write_text("int word(void); int main(void) { return word(); }\n")
-    for folder, number in (("old", 1), ("new", 42)):
-        words = ["-shared", "-fPIC", f"-DWORD={number}", "-o", tmp_path / folder / "lib/libword.so"]
-        subprocess.run([compiler, *words, tmp_path / "word.c"], check=True)
-    program = tmp_path / "new/bin/say"
-    old = tmp_path / "old/lib"
-    words = ["-o", program, tmp_path / "main.c", f"-L{old}", "-lword", f"-Wl,-rpath,{old}"]
-    subprocess.run([compiler, *words], check=True)
-    assert subprocess.run([program], check=False).returncode == 1
-    set_search_path(program, "$ORIGIN/../lib")
-    assert search_path(program) == "$ORIGIN/../lib"
-    assert subprocess.run([program], check=False).returncode == 42
-    with pytest.raises(NotPatchable):
-        set_search_path(program, "/a/much/longer/path/than/there/is/room/for")
-    with pytest.raises(NotPatchable):
-        set_search_path(tmp_path / "main.c", "$ORIGIN/../lib")
 
 
 @pytest.mark.root

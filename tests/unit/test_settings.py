@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ailab.cli import main
 from ailab.settings import Settings, parse_size
 from ailab.settings_file import SettingsError, default_document, load_settings, set_value
 
@@ -69,7 +72,8 @@ def test_a_mistake_has_its_place_and_its_remedy(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_random_edits_are_settings_or_a_refusal(folder: Path, data: st.DataObject) -> None:
+def test_random_edits_are_settings_or_a_refusal_that_changes_nothing(folder: Path, data: st.DataObject) -> None:
+    """What loads is settings; what does not is refused by `up` itself, without a traceback and before anything else."""
     path = folder / "lab.toml"
     text = VALID
     for _edit in range(data.draw(st.integers(1, 4))):
@@ -81,6 +85,11 @@ def test_random_edits_are_settings_or_a_refusal(folder: Path, data: st.DataObjec
         assert isinstance(load_settings(path), Settings)
     except SettingsError as error:
         assert str(path) in error.message and error.remedy
+        before = path.read_bytes()
+        with redirect_stderr(io.StringIO()) as said:
+            assert main.run(["--lab", str(folder), "up"]) == 2
+        assert str(path) in said.getvalue() and "Traceback" not in said.getvalue()
+        assert path.read_bytes() == before and list(folder.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("text", "size"), [("8g", 8 * 1024**3), ("1.5 GiB", 3 * 512 * 1024**2), (4096, 4096)])

@@ -25,7 +25,7 @@ def said_by_code() -> set[str]:
 
 
 def said_by_templates() -> set[str]:
-    texts = (page.read_text(encoding="utf-8") for page in (SOURCE / "portal/templates").glob("*.html"))
+    texts = (page.read_text(encoding="utf-8") for page in SOURCE.glob("*/templates/*.html"))
     return {found[1] for text in texts for found in _IN_TEMPLATE.findall(text)}
 
 

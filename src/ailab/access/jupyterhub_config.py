@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ailab.access.authenticator import LabAuthenticator
 from ailab.access.services import PORTAL_PREFIX, socket_url
 from ailab.access.spawner import LabSpawner
+from ailab.i18n import translate
 from ailab.paths import LabPaths
 
 SERVICE = "ailab"
@@ -42,7 +44,7 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
                 {"name": "user", "scopes": ["self", "access:services!service=ailab"]},
             ],
             "template_paths": [str(Path(__file__).with_name("templates"))],
-            "template_vars": {"language": environ.get("AILAB_LANGUAGE", "en")},
+            "template_vars": {"home": PORTAL_PREFIX, "_": words_of(environ["AILAB_LANGUAGE"])},
             "init_spawners_timeout": 0,
             "allow_named_servers": False,
             "concurrent_spawn_limit": 0,
@@ -58,6 +60,11 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
         "LabSpawner": {"lab_root": str(lab.root), "default_url": "/lab", "http_timeout": 60, "start_timeout": 120},
         "LabAuthenticator": {"daemon_socket": str(lab.daemon_socket), "allow_all": True, "auto_login": False},
     }
+
+
+def words_of(language: str) -> Callable[[Any], Callable[[str], str]]:
+    """The templates' `_`. JupyterHub calls a callable variable with the user, and shows what that returns."""
+    return lambda _user: lambda sentence: translate(sentence, language)
 
 
 def apply(config: Any) -> None:

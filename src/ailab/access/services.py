@@ -1,4 +1,4 @@
-"""The lab's own services as tasks: pure functions from settings and paths to what is run."""
+"""The lab's own services and its workspaces as tasks: pure functions from settings and paths to what is run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ailab.runtimes.base import TaskKind, TaskSpec
 from ailab.settings import Settings
 
 PORTAL_PREFIX = "/services/ailab/"
+_HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
 
@@ -83,3 +84,34 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             grace=3.0,
         ),
     ]
+
+
+def workspace_spec(settings: Settings, lab: LabPaths, user: str, port: int, variables: Mapping[str, str]) -> TaskSpec:
+    """A person's Jupyter server. Of `variables` it gets those that the hub makes for it (its address, a token)."""
+    here = Path(__file__).parent
+    defaults = [str(here / "jupyterlab" / name) for name in (settings.lab.language, "all")]
+    ours = {
+        "AILAB_LAB": str(lab.root),
+        "JUPYTER_PATH": str(lab.state / "jupyter"),
+        "JUPYTER_DATA_DIR": str(lab.state / "jupyter-data"),
+        "JUPYTER_CONFIG_DIR": str(lab.state / "jupyter-config"),
+        # Other defaults than JupyterLab's own: no questions about news, and the lab's language.
+        "JUPYTER_CONFIG_PATH": os.pathsep.join(defaults),
+        "JUPYTER_RUNTIME_DIR": str(lab.run / "kernels"),
+        "JUPYTERHUB_ROOT_DIR": str(lab.root),
+        "AILAB_LOGS": str(lab.logs),
+        "AILAB_MODELS": str(lab.root / "models"),
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    hubs = {name: value for name, value in variables.items() if name.startswith(_HUBS)}
+    return TaskSpec(
+        id=f"workspace-{user}",
+        name=f"workspace-{user}",
+        kind=TaskKind.workspace,
+        command=(sys.executable, "-P", "-m", "ailab.access.workspace", f"--config={here / 'workspace_config.py'}"),
+        environment=base_environment(os.environ) | hubs | ours,
+        cwd=str(lab.root),
+        ports=(port,),
+        cpus=settings.resources.cpus,
+        memory_bytes=settings.resources.memory,
+    )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.utils import random_port
 from traitlets import Unicode
 
-from ailab.access.services import base_environment
 from ailab.client import Client
 from ailab.errors import NotFound, NotRunning
 from ailab.paths import LabPaths
@@ -36,42 +33,11 @@ class LabSpawner(Spawner):
     async def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         return await asyncio.to_thread(Client(self.lab.daemon_socket).call, method, path, body)
 
-    def workspace_environment(self) -> dict[str, str]:
-        """The workspace's whole environment: the hub's variables for a server, and where ours are."""
-        state, run = self.lab.state, self.lab.run
-        ours = {
-            "AILAB_LAB": str(self.lab.root),
-            "JUPYTER_PATH": str(state / "jupyter"),
-            "JUPYTER_DATA_DIR": str(state / "jupyter-data"),
-            "JUPYTER_CONFIG_DIR": str(state / "jupyter-config"),
-            "JUPYTER_RUNTIME_DIR": str(run / "kernels"),
-            "JUPYTERHUB_ROOT_DIR": str(self.lab.root),
-            "AILAB_LOGS": str(self.lab.logs),
-            "AILAB_MODELS": str(self.lab.root / "models"),
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        }
-        hubs = {
-            name: value
-            for name, value in self.get_env().items()
-            if name.startswith(("JUPYTERHUB_", "JPY_", "MEM_", "CPU_"))
-        }
-        return base_environment(os.environ) | hubs | ours
-
     async def start(self) -> str:
         self.ip = "127.0.0.1"
         self.port: int = self.port or random_port()
-        config = Path(__file__).with_name("workspace_config.py")
-        task = {
-            "id": self.task_id,
-            "kind": "workspace",
-            "name": self.task_id,
-            "owner": self.user.name,
-            "command": [sys.executable, "-P", "-m", "ailab.access.workspace", f"--config={config}"],
-            "environment": self.workspace_environment(),
-            "cwd": str(self.lab.root),
-            "ports": [self.port],
-        }
-        await self.call("POST", "/api/tasks", task)
+        workspace = {"user": self.user.name, "port": self.port, "variables": self.get_env()}
+        await self.call("POST", "/api/workspaces", workspace)
         await self.wait_until_it_listens()
         return f"http://127.0.0.1:{self.port}"
 

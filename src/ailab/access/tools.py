@@ -7,11 +7,14 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command
+from ailab.errors import AilabError
+from ailab.i18n import _
 from ailab.paths import MachinePaths
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements"
@@ -93,7 +96,7 @@ def _environment(folder: Path, requirements: str, uv: Callable[..., str]) -> Non
     if (folder / ".done").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    uv("venv", "--quiet", "--python", os.environ.get("AILAB_BASE_PYTHON") or "/usr/bin/python3", folder)
+    uv("venv", "--quiet", "--python", Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}"), folder)
     words = ("--python", folder / "bin/python", "--require-hashes", "--compile-bytecode", REQUIREMENTS / requirements)
     uv("pip", "sync", *words)
     (folder / ".done").touch()
@@ -109,8 +112,20 @@ def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, 
     variables["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     if npm_registry:
         variables["npm_config_registry"] = npm_registry
+    variables |= {"npm_config_fetch_retries": "1", "npm_config_fetch_timeout": "60000"}
     words = ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
-    command.run([*_npm(machine, node), *words], timeout=INSTALL_SECONDS, env=variables, cwd=folder)
+    try:
+        command.run([*_npm(machine, node), *words], timeout=INSTALL_SECONDS, env=variables, cwd=folder)
+    except command.CommandFailed as error:
+        raise AilabError(
+            _("The web proxy could not be installed from {registry}.").format(
+                registry=npm_registry or "npm's registry"
+            ),
+            remedy=_(
+                "Check the network. Behind a mirror or a proxy, set [mirrors] npm or [mirrors] proxy in lab.toml."
+            ),
+            detail=error.detail,
+        ) from error
     (folder / "node").write_text(str(node))
     (folder / ".done").touch()
 

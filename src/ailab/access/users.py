@@ -94,6 +94,11 @@ class Users:
         row = self._row(name)
         return bool(row and row["must_change"])
 
+    def may_replace(self, name: str) -> bool:
+        """Whether this user may choose a password without naming the old one: none yet, or a link let them in."""
+        row = self._row(name)
+        return bool(row and (row["must_change"] or row["link_until"] > time.time()))
+
     def log_in(self, name: str, password: str, *, address: str) -> User:
         """The user, when the password is right and the account is not locked; else `Forbidden`.
 
@@ -171,6 +176,9 @@ class Users:
             valid = row is not None and user is not None and row["expires"] > time.time()
             subject = row["user"] if row else "?"
             after = "in" if valid else "refused"
+            if valid:
+                change = update(table).where(table.c.name == subject)
+                connection.execute(change.values(link_until=time.time() + LINK_SECONDS))
             detail = {"address": address, "reason": "link"}
             record(connection, actor=subject, kind="login", subject=subject, after=after, detail=detail)
         if not valid or user is None:
@@ -178,17 +186,17 @@ class Users:
         return User(user["name"], user["admin"])
 
     def change_password(self, name: str, new: str, *, current: str | None, address: str) -> None:
-        """Set the user's own password. `current` may be None only while a one-time password is to be replaced."""
+        """Set the user's own password. `current` may be None only while `may_replace` says so."""
         if len(new) < SHORTEST_PASSWORD:
             raise UsageError(
                 _("A password has at least {count} characters.").format(count=SHORTEST_PASSWORD),
                 remedy=_("A few words that only you would put together are good."),
             )
-        if not self.must_change(name):
+        if not self.may_replace(name):
             self.log_in(name, current or "", address=address)
         with self._one_at_a_time:
             hashed = self._hasher.hash(new)
         with self._engine.begin() as connection:
-            values = {"password_hash": hashed, "must_change": False, "spent": False}
+            values = {"password_hash": hashed, "must_change": False, "spent": False, "link_until": 0.0}
             connection.execute(update(table).where(table.c.name == name).values(**values))
             record(connection, actor=name, kind="user", subject=name, after="password changed")

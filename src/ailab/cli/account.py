@@ -10,7 +10,7 @@ from pathlib import Path
 from ailab import command
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths
+from ailab.paths import LabPaths, MachinePaths, account_name
 
 ACCOUNT = "ailab"
 # Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
@@ -20,14 +20,9 @@ _TOO_SHALLOW = 2
 
 def person() -> str:
     """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
-    name = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    name = os.environ.get("SUDO_USER") or account_name()
     plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
     return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
-
-
-def owner_name() -> str:
-    """The name of the account that this process runs as."""
-    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def account_of(lab: Path) -> pwd.struct_passwd | None:

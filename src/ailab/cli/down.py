@@ -7,17 +7,18 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import print_json, step
+from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
 
 
 def down(json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))] = False) -> None:
-    from ailab.bringup import stop_lab
+    from ailab.bringup import one_at_a_time, stop_lab
 
     lab = labs.open_lab()
-    with step(_("Stopping the lab")):
+    lab.make_private_folders()
+    with one_at_a_time(lab, note), step(_("Stopping the lab")):
         stopped = stop_lab(lab)
     if json:
         print_json({"state": "stopped", "stopped": stopped})
     else:
-        print(_("The lab is stopped. Start it again: ailab up") if stopped else _("Nothing was running."))
+        say(_("The lab is stopped. Start it again: ailab up") if stopped else _("Nothing was running."))

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import account, labs
-from ailab.cli.output import human_size, print_json, step, table
+from ailab.cli import labs
+from ailab.cli.output import human_size, note, print_json, say, step, table
 from ailab.i18n import _
+from ailab.paths import account_name
 
 Json = Annotated[bool, typer.Option("--json", help=_("Print JSON."))]
 
@@ -33,19 +34,24 @@ def lock(json: Json = False) -> None:
     if json:
         print_json({"lock": locked.digest(), "written": written, "packages": len(locked.packages)})
     else:
-        print(_("Wrote {path}.").format(path=lab.paths.lock) if written else _("The lock is up to date."))
+        say(_("Wrote {path}.").format(path=lab.paths.lock) if written else _("The lock is up to date."))
 
 
-def build(json: Json = False) -> None:
+def build(
+    again: Annotated[
+        bool, typer.Option("--again", help=_("Build it anew even if it is there, as when it is damaged."))
+    ] = False,
+    json: Json = False,
+) -> None:
     from ailab import provision
 
     lab = labs.open_lab()
     lab.make_private_folders()
-    generation = provision.ensure_environment(lab, step)
+    generation = provision.ensure_environment(lab, step, note, by_hand=True, again=again)
     if json:
         print_json(generation.to_json())
     else:
-        print(_("In use: {id}").format(id=generation.id))
+        say(_("In use: {id}").format(id=generation.id))
 
 
 def list_generations(json: Json = False) -> None:
@@ -62,25 +68,32 @@ def list_generations(json: Json = False) -> None:
          human_size(one["size_bytes"])]
         for one in found
     ]  # fmt: skip
-    print(table(["", _("GENERATION"), "PYTHON", _("BUILT (UTC)"), _("SIZE")], rows))
+    say(table(["", _("GENERATION"), "PYTHON", _("BUILT (UTC)"), _("SIZE")], rows))
 
 
 def use(
     generation: Annotated[str, typer.Argument(help=_("Its name, as env list shows it."))], json: Json = False
 ) -> None:
+    from ailab import provision
+
     lab = labs.open_lab()
-    _switched(lab.generations.use(generation, who=account.owner_name(), why="use").to_json(), json=json)
+    used = lab.generations.use(generation, who=account_name(), why="use", wish=provision.wish_of(lab))
+    _switched(used.to_json(), json=json)
 
 
 def rollback(json: Json = False) -> None:
-    _switched(labs.open_lab().generations.rollback(who=account.owner_name()).to_json(), json=json)
+    from ailab import provision
+
+    lab = labs.open_lab()
+    used = lab.generations.rollback(who=account_name(), wish=provision.wish_of(lab))
+    _switched(used.to_json(), json=json)
 
 
 def _switched(generation: dict[str, object], *, json: bool) -> None:
     if json:
         print_json(generation)
     else:
-        print(_("In use: {id}. New kernels get it; open ones keep theirs.").format(id=generation["id"]))
+        say(_("In use: {id}. New kernels get it; open ones keep theirs.").format(id=generation["id"]))
 
 
 def stacks(json: Json = False) -> None:
@@ -90,4 +103,4 @@ def stacks(json: Json = False) -> None:
     if json:
         print_json([{"name": one.name, "title": one.title, "pythons": one.pythons} for one in found])
         return
-    print(table([_("STACK"), _("TITLE"), "PYTHON"], [[one.name, one.title, ", ".join(one.pythons)] for one in found]))
+    say(table([_("STACK"), _("TITLE"), "PYTHON"], [[one.name, one.title, ", ".join(one.pythons)] for one in found]))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import print_json, table
+from ailab.cli.output import print_json, say, table
 from ailab.i18n import _
 
 
@@ -31,4 +31,4 @@ def events(
         ]
         for event in found
     ]
-    print(table([_("WHEN"), _("WHO"), _("WHAT"), _("WHICH"), _("CHANGE"), _("WHY")], rows))
+    say(table([_("WHEN"), _("WHO"), _("WHAT"), _("WHICH"), _("CHANGE"), _("WHY")], rows))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import print_json
+from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
 from ailab.paths import LabPaths
@@ -37,7 +37,7 @@ def init(
     if json:
         print_json({"lab": str(root), "settings": str(LabPaths(root).settings)})
     else:
-        print(_("Made a lab in {path}. Start it: ailab --lab {path} up").format(path=root))
+        say(_("Made a lab in {path}. Start it: ailab --lab {path} up").format(path=root))
 
 
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:

@@ -10,11 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
+from typer.exceptions import TyperException
 
 from ailab import __version__
 from ailab.cli import down, env, events, init, invocation, open_, status, up, verify
-from ailab.errors import AilabError
+from ailab.cli.output import as_typed, note
+from ailab.cli.usage import usage_error
+from ailab.errors import AilabError, UsageError
 from ailab.i18n import _, use_language
+
+_INTERRUPTED = 130
+_DETAIL_LINES = 20
 
 
 def build_app() -> typer.Typer:
@@ -51,15 +57,21 @@ def run(argv: list[str]) -> int:
         if invocation.current.version:
             print(f"ailab {__version__}")
             return 0
-        build_app()(rest)
+        status = build_app()(rest, prog_name="ailab", standalone_mode=False)
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
+        return status if isinstance(status, int) else 0
+    except TyperException as refused:
+        error = usage_error(refused)
+        if error is not None:
+            _tell(error)
+        return UsageError.exit_code
     except AilabError as error:
         _tell(error)
         return error.exit_code
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 1
     except KeyboardInterrupt:
-        print(_("Interrupted. Nothing half-made is in use; the same command goes on."), file=sys.stderr)
-        return 130
+        note(_("Interrupted. Nothing half-made is in use; the same command goes on."))
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone; say nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,22 +81,20 @@ def run(argv: list[str]) -> int:
         return 1
     finally:
         use_language(None)
-    return 0
 
 
 def _tell(error: AilabError) -> None:
     if invocation.current.debug:
         traceback.print_exception(error)
+    error.remedy = as_typed(error.remedy)
     if invocation.current.json:
         print(json.dumps(error.body(), ensure_ascii=False))
         return
-    print(_("Error: {message}").format(message=error.message), file=sys.stderr)
-    if error.detail:
-        lines = error.detail.splitlines()
-        for line in lines[-20:]:
-            print(f"  | {line}", file=sys.stderr)
+    note(_("Error: {message}").format(message=error.message))
+    for line in error.detail.splitlines()[-_DETAIL_LINES:]:
+        print(f"  | {line}", file=sys.stderr)
     if error.remedy:
-        print(_("What to do: {remedy}").format(remedy=error.remedy), file=sys.stderr)
+        note(_("What to do: {remedy}").format(remedy=error.remedy))
 
 
 def _bug(error: Exception) -> AilabError:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import print_json
+from ailab.cli.output import print_json, say
+from ailab.errors import NotFound
 from ailab.i18n import _
 
 
@@ -18,13 +19,19 @@ def open_lab(
     json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object; opens nothing."))] = False,
 ) -> None:
     lab = labs.open_lab()
-    name = user or (lab.client.get("/api/users") or [""])[0]
+    users = lab.client.get("/api/users")
+    name = user or next(iter(users), "")
+    if name not in users:
+        raise NotFound(
+            _("There is no user {name}.").format(name=name) if name else _("The lab has no user yet."),
+            remedy=_("Those there are: {names}.").format(names=", ".join(users)) if users else "ailab up",
+        )
     url = lab.client.post("/api/login-links", {"name": name})["url"]
     if json:
         print_json({"url": url, "user": name})
         return
-    print(_("Logs {name} in once, within 10 minutes:").format(name=name))
-    print(url)
+    say(_("Logs {name} in once, within 10 minutes:").format(name=name))
+    say(url)
     if browser and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         import webbrowser
 

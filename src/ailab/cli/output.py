@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ailab.cli import invocation
+
 Update = Callable[[str], None]
+# The commands that our sentences tell people to type.
+COMMANDS = ("up", "down", "status", "open", "verify", "init", "events", "env")
+_COMMAND = re.compile(rf"(?<![\w./-])ailab (?=(?:{'|'.join(COMMANDS)})\b)")
+
+
+def as_typed(text: str) -> str:
+    """`text` with each command as this person has to type it: `./ailab` in a checkout, with the lab that they named."""
+    program = os.environ.get("AILAB_COMMAND") or "ailab"
+    if "/" in program and Path(program).name != program and shutil.which("ailab") == program:
+        program = "ailab"
+    lab = invocation.current.lab
+    named = "" if lab is None or "--lab" in text else f"--lab {shlex.quote(str(lab))} "
+
+    def typed(found: re.Match[str]) -> str:
+        return f"{program} " + ("" if text[found.end() :].startswith("init") else named)
+
+    return _COMMAND.sub(typed, text)
+
+
+def say(text: str) -> None:
+    """What a person asked for, on standard output."""
+    print(as_typed(text))
+
+
+def note(text: str) -> None:
+    """What a person should know on the way, on standard error."""
+    print(as_typed(text), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import human_size, print_json, table
+from ailab.cli.output import human_size, print_json, say, table
 from ailab.errors import NotRunning
 from ailab.i18n import _
 
@@ -23,7 +23,7 @@ def status(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
     if json:
         print_json(document)
     else:
-        print(as_text(document))
+        say(as_text(document))
 
 
 def as_text(document: dict[str, Any]) -> str:

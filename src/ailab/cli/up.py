@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from ailab.cli import account, labs
-from ailab.cli.output import print_json, step
+from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
 from ailab.lab import Lab
-from ailab.paths import LabPaths
+from ailab.paths import LabPaths, account_name
+from ailab.settings import Settings
 from ailab.settings_file import load_settings, set_value
 
 
@@ -36,45 +37,58 @@ def up(
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object on standard output."))] = False,
 ) -> None:
     person = account.person()
+    holder = port_holder(port)
     lab = prepare(port)
-    ready = bring_up(lab, person)
+    ready = bring_up(lab, person, holder)
     if json:
         print_json(ready.to_json())
     else:
-        print(as_text(ready))
+        say(as_text(ready))
+
+
+def port_holder(port: int | None) -> str:
+    """As root: who holds the web port that `up` is to use, while we may still look. Empty when nobody does."""
+    from ailab.resources import ports
+
+    if os.geteuid() != 0:
+        return ""
+    file = LabPaths(labs.folder_for_up()).settings
+    wanted = port or (load_settings(file).access.port if file.exists() else Settings().access.port)
+    return ports.holder(wanted)
 
 
 def prepare(port: int | None) -> Lab:
-    """The lab to bring up, made where there is none, and with root given up."""
+    """The lab to bring up, made where there is none, and with root given up. Bad settings are refused first of all."""
+    from ailab import provision
     from ailab.cli import init
 
     root = labs.folder_for_up()
     if LabPaths(root).settings.exists():
-        load_settings(LabPaths(root).settings)
-    before = account.owner_name()
+        provision.lab_stack(Lab.open(root))
+    before = account_name()
     labs.enter(root)
-    if account.owner_name() != before:
-        _say(
+    if account_name() != before:
+        note(
             _("Started as {before}: the lab belongs to the account {now} and runs as it.").format(
-                before=before, now=account.owner_name()
+                before=before, now=account_name()
             )
         )
     if not LabPaths(root).settings.exists():
-        _say(_("No lab here: making one in {root}.").format(root=root))
+        note(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
     elif port is not None:
         set_value(LabPaths(root).settings, "access", "port", port)
     return labs.speaking(Lab.open(root))
 
 
-def bring_up(lab: Lab, person: str) -> Ready:
+def bring_up(lab: Lab, person: str, holder: str) -> Ready:
     """The steps of `up`, each shown with its time. Whatever is in place already is left alone."""
     from ailab import bringup, provision
 
     lab.make_private_folders()
-    with bringup.one_at_a_time(lab, _say):
-        bringup.check_port(lab)
-        provision.ensure_environment(lab, step)
+    with bringup.one_at_a_time(lab, note):
+        bringup.check_port(lab, holder)
+        provision.ensure_environment(lab, step, note)
         provision.ensure_tools(lab, step)
         with step(_("Starting the lab")) as tell:
             bringup.ensure_daemon(lab)
@@ -85,10 +99,6 @@ def bring_up(lab: Lab, person: str) -> Ready:
             tell(versions(verified))
         link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
         return Ready(lab.client.get("/api/status"), first["name"], first["password"], link, verified)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def as_text(ready: Ready) -> str:

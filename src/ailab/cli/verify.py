@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import print_json, step
+from ailab.cli.output import print_json, say, step
 from ailab.errors import AilabError, NotFound
 from ailab.i18n import _
 
@@ -25,9 +25,7 @@ def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
         document, text = kernel.verify(generation, load_stack(generation.stack), lab.paths)
     if json:
         print_json(document)
-    else:
-        print(text)
+        raise typer.Exit(0 if document["ok"] else 1)
+    say(text)
     if not document["ok"]:
-        raise AilabError(
-            _("The product of the matrices is wrong."), remedy=_("Build the environment anew: ailab env build")
-        )
+        raise AilabError(_("The product of the matrices is wrong."), remedy=kernel.build_again())

@@ -33,6 +33,9 @@ class DaemonBackstage:
     def must_change_password(self, user: str) -> bool:
         return self._parts.users.must_change(user)
 
+    def may_replace_password(self, user: str) -> bool:
+        return self._parts.users.may_replace(user)
+
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
         self._parts.users.change_password(user, new, current=current, address=address)
 

@@ -6,6 +6,7 @@ import threading
 import traceback
 
 from ailab.access.hub_client import add_portal_route, restore_routes
+from ailab.daemon.environment import EnvironmentWatch
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.runtimes.base import TaskState
@@ -19,6 +20,7 @@ class ReconcileLoop(threading.Thread):
     def __init__(self, parts: Parts) -> None:
         super().__init__(name="reconcile", daemon=True)
         self._parts = parts
+        self._environment = EnvironmentWatch(parts.lab, parts.supervisor)
         self._proxy_attempt = 0
 
     def run(self) -> None:
@@ -26,6 +28,7 @@ class ReconcileLoop(threading.Thread):
             try:
                 self._parts.supervisor.reconcile()
                 self._look_after_proxy()
+                self._environment.look()
             except Exception as error:
                 traceback.print_exc()
                 self._note(error)

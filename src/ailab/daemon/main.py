@@ -16,6 +16,7 @@ from typing import IO
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
 from ailab.lab import Lab
+from ailab.runtimes.base import TaskKind, TaskSpec
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def hold(path: Path) -> IO[str] | None:
 def serve(lab: Lab) -> None:
     """Start the tasks first, then the (slower to import) web applications beside them."""
     parts = Parts.of(lab)
+    renew_workspaces(parts)
     want_services(parts)
     loop = ReconcileLoop(parts)
     loop.start()
@@ -62,14 +64,26 @@ def want_services(parts: Parts) -> None:
     """The lab's own services, from its settings; one whose specification has changed is started anew."""
     from ailab.access import secret_files, tools
     from ailab.access.services import service_specs
-    from ailab.environments.kernel import write_workspace_kernel
 
     lab = parts.lab
-    current = lab.generations.current()
-    write_workspace_kernel(lab.paths, current.title if current else "Python")
     secrets = {name: secret_files.secret(lab.paths, name) for name in secret_files.NAMES}
     for spec in service_specs(lab.settings, lab.paths, tools.find(lab.machine), secrets):
         parts.supervisor.want(spec, owner="", actor="daemon")
+
+
+def renew_workspaces(parts: Parts) -> None:
+    """Stopped workspaces come back as this ailab and these settings would start them: the hub is not asked again."""
+    from ailab.access.services import workspace_spec
+
+    lab = parts.lab
+
+    def renewed(spec: TaskSpec) -> TaskSpec:
+        if spec.kind != TaskKind.workspace:
+            return spec
+        user, port = spec.id.removeprefix("workspace-"), int(spec.ports[0])
+        return workspace_spec(lab.settings, lab.paths, user, port, spec.environment)
+
+    parts.supervisor.revise(renewed)
 
 
 async def _serve_applications(parts: Parts) -> None:

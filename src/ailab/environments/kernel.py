@@ -25,10 +25,19 @@ _LOG_CHARACTERS = 4000
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
+def build_again() -> str:
+    """What helps when an environment does not do what its lock promises."""
+    return _("Build the environment anew: ailab env build --again")
+
+
 def kernel_spec(program: Path | str, title: str) -> dict[str, Any]:
-    """A kernel.json whose kernel runs in the environment at `program`'s prefix (a path through a link is fine)."""
+    """A kernel.json whose kernel runs in the environment at `program`'s prefix (a path through a link is fine).
+
+    It offers no debugger: ipykernel's listens on a TCP port of loopback, where any account of the machine could connect
+    and run code as this one, without a word asked.
+    """
     argv = [str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    return {"argv": argv, "display_name": title, "language": "python", "metadata": {"debugger": True}}
+    return {"argv": argv, "display_name": title, "language": "python", "metadata": {"debugger": False}}
 
 
 def kernel_environment(program: Path, lab: LabPaths) -> dict[str, str]:
@@ -69,7 +78,7 @@ def run_cell(generation: Generation, lab: LabPaths, code: str, *, timeout: float
     except RuntimeError as error:
         raise AilabError(
             _("The kernel did not run the proof: {reason}.").format(reason=_why(manager, error)),
-            remedy=_("Build the environment anew: ailab env build"),
+            remedy=build_again(),
             detail=cell.output + log.read_text(errors="replace")[-_LOG_CHARACTERS:],
         ) from error
     finally:
@@ -80,7 +89,7 @@ def run_cell(generation: Generation, lab: LabPaths, code: str, *, timeout: float
     if cell.traceback:
         raise AilabError(
             _("The proof failed in the lab's kernel."),
-            remedy=_("Build the environment anew: ailab env build"),
+            remedy=build_again(),
             detail=_ESCAPES.sub("", cell.output + cell.traceback),
         )
     return cell.output
@@ -134,7 +143,7 @@ def read_proof(output: str, generation: Generation) -> dict[str, Any]:
         found = json.loads(output.strip().splitlines()[-1])
     except (ValueError, IndexError):
         message = _("The proof printed nothing that can be read.")
-        raise AilabError(message, remedy=_("Build the environment anew: ailab env build"), detail=output) from None
+        raise AilabError(message, remedy=build_again(), detail=output) from None
     ok = found["matmul"] == [[1.0, 3.0], [3.0, 7.0]]
     return {"ok": ok, **found, "environment": generation.id, "lock": generation.lock}
 

@@ -12,6 +12,7 @@ from ailab.i18n import _
 _URL = re.compile(r"(?:https?|file)://[^\s`'\")]+")
 _UNKNOWN_PACKAGE = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9._-]*) was not found in the (?:package registry|cache)")
 _NO_VERSION = re.compile(r"there (?:is no version of|are no versions of) ([A-Za-z0-9][^\s,]*)")
+_NOT_BUILT = re.compile(r"Failed to (?:build|download and build|prepare distributions for) `([^`]+)`")
 _MISMATCH = re.compile(r"Hash mismatch for `([^`]+)`")
 _REFUSED = re.compile(r"\b[45]\d\d(?: [A-Z][a-z]+)+")
 _UNREACHABLE = re.compile(r"(?i)failed to fetch|error sending request|dns error|tcp connect|timed out|connection reset")
@@ -41,7 +42,7 @@ def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError
     if "No space left" in said or "os error 28" in said:
         named = re.search(r"(?:file|to) `?(/[^`\s:]+)", said)
         return disk_full(Path(named[1]).parent if named else cache, needed_mb, said)
-    for looks in (_untrusted, _wrong_hash, _wrong_index, _unreachable):
+    for looks in (_untrusted, _wrong_hash, _not_built, _wrong_index, _unreachable):
         told = looks(said, where)
         if told is not None:
             return AilabError(told[0], remedy=told[1], detail=said)
@@ -68,6 +69,16 @@ def _wrong_hash(said: str, where: str) -> tuple[str, str] | None:
     return (
         _("{address} serves a {package} that is not the one in the lock.").format(address=where, package=found[1]),
         _("Do not use that mirror ([mirrors] pypi in lab.toml), or look who changed lab.lock."),
+    )
+
+
+def _not_built(said: str, where: str) -> tuple[str, str] | None:
+    found = _NOT_BUILT.search(said)
+    if found is None:
+        return None
+    return (
+        _("{package} has no wheel that fits, and could not be built from its source.").format(package=found[1]),
+        _("Ask for another version in [environment] packages; or give it what it builds with, as: apt-get install g++"),
     )
 
 

@@ -52,8 +52,15 @@ class Pages:
 
     def password(self, request: Request, session: Session, problem: str) -> str:
         first = self._backstage.must_change_password(session.user)
+        free = self._backstage.may_replace_password(session.user)
         return self._render(
-            "password.html", request, user=session.user, form=session.form_token, first=first, problem=problem
+            "password.html",
+            request,
+            user=session.user,
+            form=session.form_token,
+            first=first,
+            free=free,
+            problem=problem,
         )
 
     def problem(self, request: Request, error: AilabError) -> str:

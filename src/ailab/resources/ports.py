@@ -13,14 +13,15 @@ _LISTEN = "0A"
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether this account could listen there now. Raises OSError for an address that this machine does not have."""
+    """Whether nobody listens there. Raises OSError for an address that this machine does not have, and for a port that
+    this account may not have."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            if error.errno == errno.EADDRINUSE:
                 return False
             raise
     return True

@@ -58,7 +58,8 @@ class TaskSpec(_Stored):
 
     `environment` is the command's whole environment and may hold secrets: it is kept in files of mode 0600 and never
     shown. `grace` is the seconds between TERM and KILL; `log_bytes` the size past which the log is rotated (one old one
-    is kept). `cpus` (a count) and `memory_bytes` (of private memory, a process) are limits; 0 is none.
+    is kept). `cpus` (a count) and `memory_bytes` (of private memory, a process) are limits; 0 is none. `restart` is for
+    who keeps tasks running: whether one that has ended is to be started again.
     """
 
     id: str
@@ -72,6 +73,7 @@ class TaskSpec(_Stored):
     log_bytes: int = 8 * 1024 * 1024
     cpus: int = 0
     memory_bytes: int = 0
+    restart: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,10 @@ class Runtime(ABC):
     @abstractmethod
     def poll(self, task_id: str) -> Seen:
         """How the task is. Quick, never raises for an id it does not know (`absent`), true after any crash of ours."""
+
+    @abstractmethod
+    def spec(self, task_id: str) -> TaskSpec | None:
+        """What the task was last started with; None for an id that the runtime does not know."""
 
     @abstractmethod
     def stop(self, task_id: str, *, grace: float | None = None) -> Seen:

@@ -99,6 +99,10 @@ class ProcessRuntime(Runtime):
             return Seen(TaskState.running, pid, account, child["started_at"], attempt=attempt)
         return self._bury(folder, kept, child)
 
+    def spec(self, task_id: str) -> TaskSpec | None:
+        kept = _read(self._of(task_id) / "spec.json")
+        return None if kept is None else TaskSpec.from_json(kept["spec"])
+
     def _why_no_shim(self, folder: Path) -> str:
         try:
             lines = (folder / "shim.log").read_text(errors="replace").splitlines()
@@ -141,8 +145,8 @@ class ProcessRuntime(Runtime):
         seen = self.poll(task_id)
         if seen.state not in (TaskState.running, TaskState.starting):
             return seen
-        folder = self._of(task_id)
-        spec = TaskSpec.from_json((_read(folder / "spec.json") or {})["spec"])
+        folder, spec = self._of(task_id), self.spec(task_id)
+        assert spec is not None, "what runs has been started"
         if grace is not None:
             _write_private(folder / "grace", str(grace))
         shim = _holder(folder / "lock")
@@ -209,7 +213,9 @@ class ProcessRuntime(Runtime):
     def _running(self, task_id: str) -> TaskSpec:
         if self.poll(task_id).state != TaskState.running:
             raise NotFound(_("{task} does not run.").format(task=task_id), remedy="ailab status")
-        return TaskSpec.from_json((_read(self._of(task_id) / "spec.json") or {})["spec"])
+        spec = self.spec(task_id)
+        assert spec is not None, "what runs has been started"
+        return spec
 
     def exec(self, task_id: str, argv: Sequence[str], *, timeout: float) -> command.Finished:
         spec = self._running(task_id)

@@ -73,7 +73,7 @@ def load_stack(name: str) -> Stack:
     if name not in list_stacks():
         raise UsageError(
             _("There is no stack {name}.").format(name=repr(name)),
-            remedy=_("Set [environment] stack to one of: {names}.").format(names=", ".join(list_stacks())),
+            remedy=_("Those there are: {names}.").format(names=", ".join(list_stacks())),
         )
     path = FOLDER / f"{name}.toml"
     try:

@@ -1,24 +1,15 @@
-"""The lab as a whole: its status, its events, its environment, and stopping it."""
+"""The lab as a whole: its status, its events, and stopping it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel
 
 from ailab import events
 from ailab.daemon.parts import Parts
 
 router = APIRouter(tags=["lab"])
-
-
-class Switch(BaseModel):
-    """A change of the environment in use: to generation `id`, or back to the one before when it is empty."""
-
-    id: str = ""
-    who: str
-    why: str
 
 
 def _parts(request: Request) -> Parts:

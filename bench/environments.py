@@ -1,6 +1,6 @@
 """How fast an environment is built, beside its peers in the same run: `uv pip sync`, and `python -m venv` with pip.
 
-    python bench/environment.py [--stack tensorflow-2.9] [--runs 5] [--json]
+    python bench/environments.py [--stack tensorflow-2.9] [--runs 5] [--json]
 
 Prints ours, the peer's and the ratio, medians of all runs. Every cold build has a cache of its own, empty at its start;
 ours and the peers take turns, and each goes first in turn, so that a slow minute meets them alike.
@@ -9,7 +9,6 @@ ours and the peers take turns, and each goes first in turn, so that a slow minut
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -21,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+from rows import Row, show
 
 from ailab.environments import interpreters, lock
 from ailab.environments.generations import Generation, Generations
@@ -168,6 +169,26 @@ def measure(bench: Bench, runs: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
+def measure_stack(name: str, runs: int, place: Path | None = None) -> tuple[dict[str, float], str]:
+    """Medians of a stack's builds in a temporary folder below `place`, and the Python that they were for."""
+    with tempfile.TemporaryDirectory(prefix="ailab-bench-", dir=place) as folder:
+        bench = Bench(Path(folder), load_stack(name))
+        return measure(bench, runs), bench.python.version
+
+
+def build_rows(found: dict[str, float]) -> list[Row]:
+    return [
+        Row("cold build, beside uv pip sync", "s", found["build"], 1.15, found["uv pip sync"]),
+        Row("cold build, beside venv + pip", "s", found["build"], 0.35, found["venv + pip"]),
+        Row("one package more: time", "s", found["one package more"], 5.0),
+        Row("one package more: disk", "%", 100 * found["its disk"], 3.0),
+    ]
+
+
+def switch_rows(found: dict[str, float]) -> list[Row]:
+    return [Row("use", "s", found["use"], 1.0), Row("rollback", "s", found["rollback"], 1.0)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stack", default="tensorflow-2.9")
@@ -175,33 +196,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; the default is the temporary folder")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ailab-bench-", dir=chosen.folder) as folder:
-        bench = Bench(Path(folder), load_stack(chosen.stack))
-        found = measure(bench, chosen.runs)
-        python = bench.python.version
-    ours = found["build"]
-    rows = [
-        ("cold build, beside uv pip sync", ours, found["uv pip sync"], ours / found["uv pip sync"], 1.15),
-        ("cold build, beside venv + pip", ours, found["venv + pip"], ours / found["venv + pip"], 0.35),
-    ]
-    single = [
-        ("one package more: seconds", found["one package more"], 5.0),
-        ("one package more: share of disk", found["its disk"], 0.03),
-        ("use: seconds", found["use"], 1.0),
-        ("rollback: seconds", found["rollback"], 1.0),
-    ]
-    ok = all(row[3] <= row[4] for row in rows) and all(row[1] <= row[2] for row in single)
-    if chosen.json:
-        document = {"stack": chosen.stack, "python": python, "runs": chosen.runs, "ok": ok, "medians": found}
-        print(json.dumps(document | {"ratios": {row[0]: row[3] for row in rows}}, indent=2))
-    else:
-        print(f"{chosen.stack} on Python {python}, medians of {chosen.runs}")
-        for title, mine, peer, ratio, limit in rows:
-            print(f"{title:<34} ours {mine:7.2f} s  peer {peer:7.2f} s  ratio {ratio:5.2f}  (at most {limit})")
-        for title, value, limit in single:
-            print(f"{title:<34} {value:12.4f}  (at most {limit})")
-        print(f"{'one package more: locking it':<34} {found['its lock']:12.4f}  (the registry's metadata, cold)")
-    sys.exit(0 if ok else 1)
+    found, python = measure_stack(chosen.stack, chosen.runs, chosen.folder)
+    title = f"{chosen.stack} on Python {python}, medians of {chosen.runs}"
+    rows = [*build_rows(found), *switch_rows(found)]
+    status = show(title, rows, {"medians": found}, as_json=chosen.json)
+    if not chosen.json:
+        print(f"{'one package more: locking it':<34} {found['its lock']:8.2f} s   (the registry's metadata, cold)")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

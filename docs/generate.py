@@ -1,0 +1,186 @@
+"""Write docs/reference/cli.md and lab-toml.md from the code: `PYTHONPATH=src python docs/generate.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+
+from ailab.cli.main import build_app
+from ailab.i18n import use_language
+from ailab.settings import Settings
+from ailab.settings_file import default_document
+
+REFERENCE = Path(__file__).parent / "reference"
+NOTICE = "<!-- Written by docs/generate.py. Do not edit: change the code or the script, and run it again. -->"
+
+CLI_HEAD = """
+# The command line
+
+    ailab [--lab DIR] [--debug] COMMAND [OPTIONS]
+
+From a checkout the command is `./ailab` (see [the launcher](launcher.md)). These pages leave the `./` out.
+
+## For every command
+
+| option | meaning |
+|---|---|
+| `--lab DIR` | The lab's folder. Without it, the lab is looked for as described below. |
+| `--debug` | On an error, show the traceback as well. |
+| `--version` | Print the version and exit. |
+| `-h`, `--help` | Tell what the command does and exit. |
+
+`--lab`, `--debug` and `--version` may stand before or after the command's name.
+
+Without `--lab`, the lab is the current folder or the nearest one above it that has a `lab.toml`, as git finds a
+repository. Where there is none, it is the default lab: `~/ailab`, as root `/srv/ailab`. `up` makes the default lab when
+it does not exist.
+
+Results go to standard output. Progress and errors go to standard error. With `--json`, standard output is one JSON
+document and nothing else; [JSON output](json.md) has the shapes. `AILAB_LANG=en` or `AILAB_LANG=zh` sets the language;
+without it the locale decides.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | Done. |
+| 1 | It failed. The message says why and what to do. |
+| 2 | It cannot be meant: an unknown command or option, a folder that is no lab, a mistake in `lab.toml`. |
+| 130 | Interrupted with Ctrl-C. Nothing half-made is in use; the same command goes on. |
+"""
+
+SETTINGS_HEAD = """
+# lab.toml
+
+The settings of a lab, one TOML file in its folder. `ailab init` writes it with every key, its default and what it is
+for. A key that is left out has its default.
+
+`ailab up` applies what you changed. A mistake is refused with the file, the line, the key and what would be right, and
+the lab goes on as it was. So is a key that does not exist.
+
+Three things to know:
+
+- `[resources]` limits a workspace from when it is made. An existing one keeps its limits, through `down` and `up` too:
+  stop it (JupyterLab: *File*, *Hub Control Panel*, *Stop My Server*) and start it again.
+- `[environment] gpu` is checked but changes nothing yet: this version installs no CUDA libraries.
+- A size is a text such as `"512m"`, `"8g"` or `"1.5 GiB"`, or a number of bytes. Units are powers of 1024.
+"""
+
+
+def command_reference() -> str:
+    """The text of cli.md, in English."""
+    use_language("en")
+    try:
+        root = typer.main.get_command(build_app())
+        parts = [NOTICE, CLI_HEAD.strip(), "## Commands", *_commands(root, "ailab")]
+    finally:
+        use_language(None)
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: Any, words: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{words} {name}")
+        else:
+            yield _command(command, f"{words} {name}")
+
+
+def _command(command: Any, words: str) -> str:
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    options = [one for one in command.params if one.param_type_name == "option"]
+    usage = " ".join([words, *(_argument_usage(one) for one in arguments), *(["[OPTIONS]"] if options else [])])
+    parts = [f"### {words}", command.help, f"    {usage}"]
+    if arguments:
+        rows = [(f"`{one.name.upper()}`", _default(one), one.help) for one in arguments]
+        parts.append(_table(("argument", "default", "meaning"), rows))
+    if options:
+        rows = [(_option_usage(one), _default(one), _option_help(one)) for one in options]
+        parts.append(_table(("option", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _argument_usage(argument: Any) -> str:
+    return argument.name.upper() if argument.required else f"[{argument.name.upper()}]"
+
+
+def _option_usage(option: Any) -> str:
+    value = "" if getattr(option, "is_flag", False) else f" {option.name.upper()}"
+    return ", ".join(f"`{name}{value}`" for name in [*option.opts, *option.secondary_opts])
+
+
+def _option_help(option: Any) -> str:
+    least, most = getattr(option, "min", None), getattr(option, "max", None)
+    return option.help if least is None else f"{option.help} From {least} to {most}."
+
+
+def _default(parameter: Any) -> str:
+    """The default as one would type it; an off switch and an empty text have none to show."""
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    if getattr(parameter, "is_flag", False):
+        return f"`{parameter.opts[0]}`" if value else "off"
+    return "none" if value in (None, "") else f"`{value}`"
+
+
+def settings_reference() -> str:
+    """The text of lab-toml.md, in English."""
+    use_language("en")
+    try:
+        example = default_document(name="lab", language="en", stack="tensorflow-2.9", port=8888).strip()
+    finally:
+        use_language(None)
+    parts = [NOTICE, SETTINGS_HEAD.strip(), "## Example", f"A new lab's file:\n\n```toml\n{example}\n```"]
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        assert isinstance(model, type) and issubclass(model, BaseModel)
+        rows = [(f"`{key}`", _kind(inner), _toml_default(inner), inner.description or "")
+                for key, inner in model.model_fields.items()]  # fmt: skip
+        parts += [f"## [{section}]", _table(("key", "kind", "default", "meaning"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_size(field: FieldInfo) -> bool:
+    return field.annotation is int and any(isinstance(one, BeforeValidator) for one in field.metadata)
+
+
+def _kind(field: FieldInfo) -> str:
+    if _is_size(field):
+        return "size"
+    if get_origin(field.annotation) is Literal:
+        return " or ".join(f'`"{choice}"`' for choice in get_args(field.annotation))
+    if get_origin(field.annotation) is list:
+        return "list of texts"
+    if field.annotation is int:
+        least = next(one.ge for one in field.metadata if hasattr(one, "ge"))
+        most = next(one.le for one in field.metadata if hasattr(one, "le"))
+        return f"whole number, {least} to {most}"
+    return "text"
+
+
+def _toml_default(field: FieldInfo) -> str:
+    if _is_size(field) and field.default == 0:
+        return '`""`'
+    return f'`"{field.default}"`' if isinstance(field.default, str) else f"`{field.default}`"
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A markdown table; a bar inside a cell would end it."""
+    lines = [headings, ("---",) * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def pages() -> dict[Path, str]:
+    """Each generated file and its text."""
+    return {REFERENCE / "cli.md": command_reference(), REFERENCE / "lab-toml.md": settings_reference()}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,131 @@
+"""Who gets in: accounts, ports, sockets, secrets, passwords."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import pwd
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import psutil
+import pytest
+from conftest import CommandLine
+from rooms import listening, processes_of, tasks
+
+from ailab.settings_file import set_value
+
+pytestmark = pytest.mark.lab
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root: no other machine was tried")
+HERE, THERE = "198.18.0.1", "198.18.0.2"
+
+
+def test_nothing_of_the_lab_runs_as_root(science: CommandLine) -> None:
+    running = processes_of(science)
+    assert len(running) >= 7
+    assert all(process.uids().real != 0 for process in running) or os.geteuid() != 0
+    if os.geteuid() == 0:
+        assert {task["account"] for task in tasks(science).values()} == {"ailab"}
+        assert pwd.getpwuid(science.lab.stat().st_uid).pw_name == "ailab"
+
+
+def test_secrets_are_closed_and_in_no_command_line(science: CommandLine) -> None:
+    for folder in (science.paths.state, science.paths.secrets, science.paths.tasks, science.paths.run):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    secrets = [path.read_text() for path in science.paths.secrets.iterdir()]
+    shown = " ".join(" ".join(process.cmdline()) for process in processes_of(science))
+    assert secrets and not any(secret in shown for secret in secrets)
+
+
+def test_every_port_is_on_loopback_and_wants_a_login(science: CommandLine) -> None:
+    user = science.up()["login"]["user"]
+    found = listening(science)
+    assert science.web in found and {address for address, _port in found} == {"127.0.0.1"}
+    inside = (f"/user/{user}/api/kernels", f"/user/{user}/api/contents", "/hub/api/users", "/services/ailab/api/status",
+              "/services/ailab/tensorboard/data/runs", "/api/routes")  # fmt: skip
+    for _address, port in found:
+        for path in inside:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", path)
+            assert connection.getresponse().status in (302, 303, 401, 403, 404), (port, path)
+            connection.close()
+
+
+def test_kernels_listen_on_no_port(science: CommandLine) -> None:
+    kernels = {process.pid for process in processes_of(science) if "ipykernel_launcher" in process.cmdline()}
+    science.run("verify")
+    assert not [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in kernels]
+
+
+@contextmanager
+def another_machine() -> Iterator[tuple[str, ...]]:
+    """A network namespace of its own, joined to this machine by a cable; the words that run a command in it."""
+    make = ["ip netns add ailabtest", "ip link add ailab0 type veth peer name ailab1 netns ailabtest",
+            f"ip addr add {HERE}/30 dev ailab0", "ip link set ailab0 up",
+            f"ip -n ailabtest addr add {THERE}/30 dev ailab1", "ip -n ailabtest link set ailab1 up"]  # fmt: skip
+    try:
+        for words in make:
+            subprocess.run(words.split(), check=True)
+        yield ("ip", "netns", "exec", "ailabtest")
+    finally:
+        subprocess.run(["ip", "netns", "del", "ailabtest"], check=False)
+        subprocess.run(["ip", "link", "del", "ailab0"], check=False, capture_output=True)
+
+
+def open_from(there: tuple[str, ...], ports: list[int]) -> set[int]:
+    """Which of `ports` of this machine can be connected to from there."""
+    code = """
+import socket, sys
+for port in sys.argv[2:]:
+    try: socket.create_connection((sys.argv[1], int(port)), 3).close()
+    except OSError: continue
+    print(port)
+"""
+    words = [*there, "python3", "-c", code, HERE, *map(str, ports)]
+    return {int(port) for port in subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
+
+
+@needs_root
+@pytest.mark.root
+def test_another_machine_sees_nothing_by_default_and_then_only_the_web_port(another: CommandLine) -> None:
+    another.up()
+    ports = sorted({port for _address, port in listening(another)})
+    assert len(ports) >= 2
+    with another_machine() as there:
+        assert open_from(there, ports) == set()
+        set_value(another.paths.settings, "access", "bind", "0.0.0.0")
+        widened = another.up()
+        assert widened["state"] == "ready"
+        ports = sorted({port for _address, port in listening(another)})
+        assert len(ports) >= 2 and open_from(there, ports) == {another.web[1]}
+
+
+def log_in(lab: CommandLine, user: str, password: str) -> int:
+    """Log in as a browser does: fetch the form with its token, post it; the status of the answer."""
+    connection = http.client.HTTPConnection(*lab.web, timeout=30)
+    connection.request("GET", "/hub/login")
+    form = connection.getresponse()
+    form.read()
+    cookie = "; ".join(value.split(";")[0] for name, value in form.getheaders() if name.lower() == "set-cookie")
+    token = next(part.split("=", 1)[1] for part in cookie.split("; ") if part.startswith("_xsrf="))
+    body = urlencode({"username": user, "password": password, "_xsrf": token})
+    headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+    connection.request("POST", "/hub/login", body, headers)
+    return connection.getresponse().status
+
+
+def test_five_wrong_passwords_lock_the_account(another: CommandLine) -> None:
+    login: dict[str, Any] = another.up()["login"]
+    user, password = login["user"], login["password"]
+    for _attempt in range(5):
+        assert log_in(another, user, "wrong") in (200, 403)
+    assert log_in(another, user, password) == 403
+    logins = [event for event in another.json("events") if event["kind"] == "login"]
+    assert logins[0]["detail"]["reason"] == "locked" and "locked" in [event["after"] for event in logins]
+    another.run("open", "--no-browser")
+    assert log_in(another, user, password) == 302
+    assert log_in(another, user, password) == 403, "a one-time password works once"

@@ -1,0 +1,47 @@
+"""kill -9 of anything: the lab is ready again by itself, and kernels live on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from conftest import CommandLine
+from rooms import is_ready, kernel, tasks
+
+from ailab.access import hub_client
+from ailab.waiting import wait_for
+
+pytestmark = pytest.mark.lab
+READY_AGAIN_SECONDS = 15
+
+
+@pytest.mark.parametrize("victim", ["proxy", "hub", "tensorboard", "daemon", "workspace"])
+def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: Any, victim: str) -> None:
+    user = first_up["login"]["user"]
+    science.up()
+    held = kernel(science, user)
+    hub_client.execute(science.paths, science.web, user, held, "kept = 41")
+    before = tasks(science)
+    if victim == "daemon":
+        os.kill(int((science.paths.run / "daemon.lock").read_text()), signal.SIGKILL)
+        science.up()
+    else:
+        name = victim if victim != "workspace" else f"workspace-{user}"
+        os.kill(before[name]["pid"], signal.SIGKILL)
+        wait_for(
+            lambda: is_ready(science) and tasks(science)[name]["pid"] not in (None, before[name]["pid"]),
+            timeout=READY_AGAIN_SECONDS,
+            what=f"the lab after the kill of {victim}",
+        )
+
+    def answers() -> str | None:
+        try:
+            if victim == "workspace":
+                return hub_client.run_cell(science.paths, science.web, user, "print(41 + 1)")
+            return hub_client.execute(science.paths, science.web, user, held, "print(kept + 1)")
+        except Exception:  # while the door or the workspace is on its way back
+            return None
+
+    assert wait_for(answers, timeout=READY_AGAIN_SECONDS, what="a cell").strip() == "42"

@@ -1,0 +1,88 @@
+"""TensorFlow 2.9 in a lab, as a newcomer meets it: README's commands, the browser, the welcome notebook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from browser import first_visit, needs_chromium
+from conftest import CHECKOUT, UP_SECONDS, CommandLine
+from jupyter_server.gateway.gateway_client import GatewayClient
+from jupyter_server.gateway.managers import GatewayKernelManager
+from nbclient import NotebookClient
+
+from ailab.access.secret_files import secret
+from ailab.notebooks import welcome
+from ailab.settings_file import load_settings
+
+pytestmark = [pytest.mark.lab, pytest.mark.tensorflow]
+READMES = ["README.md", "README.zh-CN.md"]
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VERSION_CELL = "import tensorflow as tf; tf.__version__"
+
+
+def blocks(readme: str, kind: str) -> list[str]:
+    text = (CHECKOUT / readme).read_text(encoding="utf-8")
+    return [body for of, body in _BLOCK.findall(text) if of == kind]
+
+
+def test_a_browser_sees_tensorflow_2_9(tensorflow: CommandLine) -> None:
+    document = tensorflow.up()
+    assert document["verified"]["tensorflow"].startswith("2.9.")
+    if needs_chromium.args[0]:
+        pytest.skip(needs_chromium.kwargs["reason"])
+    login = document["login"]
+    first_visit(document["url"], login["user"], login["password"], VERSION_CELL, "'2.9.", "tensorflow")
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_commands_of_the_readme_do_what_it_says(tensorflow: CommandLine, readme: str) -> None:
+    commands = [line.removeprefix("$ ./ailab ") for block in blocks(readme, "console") for line in block.splitlines()]
+    assert commands[0] == "up" and commands[-1] == "down" and len(commands) >= 5
+    said = {
+        command: tensorflow.bare(*command.split(), cwd=tensorflow.lab, timeout=UP_SECONDS).stdout
+        for command in commands
+    }
+    assert "http://127.0.0.1:" in said["up"] and "2.9." in said["up"]
+    assert "TensorFlow 2.9." in said["verify"] and "[[1. 3.]\n [3. 7.]]" in said["verify"]
+    assert "/hub/login-link?code=" in said["open --no-browser"]
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_settings_in_the_readme_are_settings(tmp_path: Path, readme: str) -> None:
+    found = blocks(readme, "toml")
+    assert found
+    for number, block in enumerate(found):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block, encoding="utf-8")
+        load_settings(path)
+
+
+def run_through_the_hub(lab: CommandLine, user: str, notebook: Any) -> None:
+    """nbclient on a kernel of the user's workspace, by the public door, with the lab's own token."""
+    GatewayClient.clear_instance()
+    host, port = lab.web
+    gateway = GatewayClient.instance()
+    gateway.url = f"http://{host}:{port}/user/{user}"
+    gateway.auth_token = secret(lab.paths, "service-token")
+    try:
+        manager = GatewayKernelManager(kernel_name="ailab")
+        NotebookClient(notebook, km=manager, kernel_name="ailab", timeout=300).execute()
+    finally:
+        GatewayClient.clear_instance()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_welcome_notebook_runs_top_to_bottom_through_the_hub(tensorflow: CommandLine, language: str) -> None:
+    user = tensorflow.up()["login"]["user"]
+    notebook = nbformat.read(welcome("tensorflow-2.9", language), as_version=4)
+    run_through_the_hub(tensorflow, user, notebook)
+    text = "".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+    assert "TensorFlow 2.9." in text and "[[1. 3.]\n [3. 7.]]" in text and "same answers: True" in text
+    assert list(tensorflow.paths.logs.glob("welcome/**/events.out.tfevents.*"))
+    assert (tensorflow.lab / "models/welcome/saved_model.pb").is_file()
