@@ -271,22 +271,21 @@ def work_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def lab_in(folder: Path, stack: str) -> Iterator[Ailab]:
+def running(ailab: Ailab, stack: str) -> Iterator[None]:
     """A lab that is up, taken down at the end."""
-    ailab = Ailab(folder)
     try:
         tell("making a lab")
         ailab.make(stack)
-        yield ailab
+        yield
     finally:
         if ailab.lab.state.exists():
             ailab.run("down")
 
 
-def measure(stack: str, runs: int) -> tuple[list[Row], dict[str, Any]]:
+def measure(ailab: Ailab, stack: str, runs: int) -> tuple[list[Row], dict[str, Any]]:
     """The rows of a running lab, and every figure behind them."""
-    with work_folder() as folder, lab_in(folder, stack) as ailab:
-        taken = warm_starts(ailab, Peer(folder / "peer", ailab, stack), runs)
+    with running(ailab, stack):
+        taken = warm_starts(ailab, Peer(ailab.home.with_name("peer"), ailab, stack), runs)
         ailab.run("up")
         memory, cpu = idle(ailab)
         tell("one package more")
@@ -317,11 +316,13 @@ def main() -> None:
         os.environ.setdefault("AILAB_UV", uv.read_text())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows: list[Row] = []
-    if not chosen.skip_build:
-        rows = environments.build_rows(environments.measure_stack(chosen.stack, chosen.runs, PLACE)[0])
-    running, more = measure(chosen.stack, chosen.runs)
+    with work_folder() as folder:
+        ailab = Ailab(folder)
+        if not chosen.skip_build:
+            rows = environments.build_rows(environments.measure_stack(chosen.stack, chosen.runs, PLACE)[0])
+        live, more = measure(ailab, chosen.stack, chosen.runs)
     title = f"{chosen.stack}, medians of {chosen.runs} (idle: one look)"
-    sys.exit(show(title, [*rows, *running], more, as_json=chosen.json))
+    sys.exit(show(title, [*rows, *live], more, as_json=chosen.json))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,7 @@ def listening(lab: CommandLine) -> list[tuple[str, int]]:
 
 def kernel(lab: CommandLine, user: str) -> str:
     """A new kernel in the user's workspace, asked for at the public door."""
-    status, answer = hub_client.web_call(
-        lab.paths, lab.web, "POST", f"/user/{user}/api/kernels", {"name": "ailab", "path": "notebooks"}
-    )
+    status, answer = hub_client.web_call(lab.paths, lab.web, "POST", f"/user/{user}/api/kernels", {"path": "notebooks"})
     assert status == http.client.CREATED, answer
     return str(answer["id"])
 

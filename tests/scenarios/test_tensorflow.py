@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
+import websocket
 from browser import first_visit, needs_chromium
 from conftest import CHECKOUT, UP_SECONDS, CommandLine
 from jupyter_server.gateway.gateway_client import GatewayClient
@@ -61,25 +63,29 @@ def test_the_settings_in_the_readme_are_settings(tmp_path: Path, readme: str) ->
         load_settings(path)
 
 
-def run_through_the_hub(lab: CommandLine, user: str, notebook: Any) -> None:
-    """nbclient on a kernel of the user's workspace, by the public door, with the lab's own token."""
+@pytest.fixture
+def gateway(tensorflow: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jupyter's client for kernels elsewhere, pointed at a workspace by the public door.
+
+    Its WebSocket sends no token, so that is added here.
+    """
+    user, token = tensorflow.up()["login"]["user"], secret(tensorflow.paths, "service-token")
+    connect = partial(websocket.create_connection, header=[f"Authorization: token {token}"])
+    monkeypatch.setattr(websocket, "create_connection", connect)
     GatewayClient.clear_instance()
-    host, port = lab.web
-    gateway = GatewayClient.instance()
-    gateway.url = f"http://{host}:{port}/user/{user}"
-    gateway.auth_token = secret(lab.paths, "service-token")
-    try:
-        manager = GatewayKernelManager(kernel_name="ailab")
-        NotebookClient(notebook, km=manager, kernel_name="ailab", timeout=300).execute()
-    finally:
-        GatewayClient.clear_instance()
+    there = GatewayClient.instance()
+    host, port = tensorflow.web
+    there.url, there.auth_token = f"http://{host}:{port}/user/{user}", token
+    yield
+    GatewayClient.clear_instance()
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_the_welcome_notebook_runs_top_to_bottom_through_the_hub(tensorflow: CommandLine, language: str) -> None:
-    user = tensorflow.up()["login"]["user"]
+def test_the_welcome_notebook_runs_top_to_bottom_through_the_hub(
+    tensorflow: CommandLine, gateway: None, language: str
+) -> None:
     notebook = nbformat.read(welcome("tensorflow-2.9", language), as_version=4)
-    run_through_the_hub(tensorflow, user, notebook)
+    NotebookClient(notebook, km=GatewayKernelManager(), timeout=300).execute()
     text = "".join(
         output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     )

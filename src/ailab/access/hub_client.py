@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import uuid
@@ -29,10 +30,13 @@ def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: 
     return _call(http.client.HTTPConnection(*web, timeout=60), lab, method, path, body)
 
 
+def _headers(lab: LabPaths) -> dict[str, str]:
+    return {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
+
+
 def _call(connection: http.client.HTTPConnection, lab: LabPaths, method: str, path: str, body: Any) -> tuple[int, Any]:
-    headers = {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
     try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        connection.request(method, path, None if body is None else json.dumps(body), _headers(lab))
         answer = connection.getresponse()
         data = answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -101,9 +105,10 @@ def _server_is_ready(lab: LabPaths, user: str) -> bool:
 def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
     """Run `code` in a fresh kernel of `user`'s workspace, through the public proxy; what it printed.
 
-    Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards.
+    Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards, which takes a second
+    that nobody needs to wait for.
     """
-    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "ailab"})
+    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
     if status != http.client.CREATED:
         raise AilabError(
             _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
@@ -112,7 +117,10 @@ def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
     try:
         return execute(lab, web, user, kernel["id"], code)
     finally:
-        web_call(lab, web, "DELETE", f"/user/{user}/api/kernels/{kernel['id']}")
+        with contextlib.suppress(OSError):
+            door = http.client.HTTPConnection(*web, timeout=10)
+            door.request("DELETE", f"/user/{user}/api/kernels/{kernel['id']}", headers=_headers(lab))
+            door.close()
 
 
 def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:

@@ -68,7 +68,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             id="hub",
             name="hub",
             kind=TaskKind.service,
-            command=(sys.executable, "-P", "-m", "jupyterhub", "--config", str(config)),
+            command=(sys.executable, "-P", "-m", "ailab.access.hub", "--config", str(config)),
             environment=hub,
             cwd=folder,
             ports=(str(lab.run / "hub.sock"),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub.singleuser.extension import JupyterHubSingleUser
+from ailab.access import lighter  # noqa: F401  before all that it keeps out
 
 
 async def no_check(self: Any) -> None:
@@ -13,6 +13,8 @@ async def no_check(self: Any) -> None:
 
 
 def main() -> None:
+    from jupyterhub.singleuser.extension import JupyterHubSingleUser
+
     # A subclass would do, but Jupyter finds an extension by the package of its class.
     JupyterHubSingleUser.check_hub_version = no_check
     JupyterHubSingleUser.launch_instance()

@@ -6,8 +6,8 @@ from typing import Any
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "KernelManager": {"transport": "ipc"},
-    "KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": {"ailab"}},
-    "MultiKernelManager": {"default_kernel_name": "ailab"},
+    # The lab's kernel has Jupyter's usual name, and so stands before the one of this Python.
+    "KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": {"python3"}},
     "ServerApp": {
         "jpserver_extensions": {"jupyter_lsp": False, "notebook_shim": False},
     },

@@ -15,7 +15,7 @@ Json = Annotated[bool, typer.Option("--json", help=_("Print JSON."))]
 
 
 def app() -> typer.Typer:
-    made = typer.Typer(no_args_is_help=True)
+    made = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     made.command("lock", help=_("Write lab.lock for what lab.toml asks; unchanged wishes change nothing."))(lock)
     made.command("build", help=_("Build the lock into a generation and use it."))(build)
     made.command("list", help=_("The generations of this machine."))(list_generations)

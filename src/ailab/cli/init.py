@@ -12,7 +12,6 @@ from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
 from ailab.paths import LabPaths
-from ailab.settings_file import default_document, load_settings
 
 DEFAULT_STACK = "tensorflow-2.9"
 
@@ -43,6 +42,7 @@ def init(
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
     from ailab.notebooks import seed
+    from ailab.settings_file import default_document, load_settings
     from ailab.stacks import load_stack
 
     paths = LabPaths(root)

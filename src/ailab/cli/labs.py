@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ailab.cli import account, invocation
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
-from ailab.lab import Lab
 from ailab.paths import MachinePaths, default_lab, find_lab, locate_lab
+
+if TYPE_CHECKING:
+    from ailab.lab import Lab
 
 
 def open_lab() -> Lab:
     """The lab that this command means, as the account that it belongs to."""
+    from ailab.lab import Lab
+
     root = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
     if os.geteuid() == 0:
         owner = account.account_of(root)

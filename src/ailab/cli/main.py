@@ -30,6 +30,7 @@ def build_app() -> typer.Typer:
         help=_("A private AI lab on this machine: JupyterLab, TensorFlow that imports, TensorBoard, one login."),
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=_("Anywhere: --lab DIR names the lab, --debug shows tracebacks, --version the version."),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ailab.cli import account, labs
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
-from ailab.lab import Lab
 from ailab.paths import LabPaths, account_name
-from ailab.settings import Settings
-from ailab.settings_file import load_settings, set_value
+
+if TYPE_CHECKING:
+    from ailab.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def up(
 def port_holder(port: int | None) -> str:
     """As root: who holds the web port that `up` is to use, while we may still look. Empty when nobody does."""
     from ailab.resources import ports
+    from ailab.settings import Settings
+    from ailab.settings_file import load_settings
 
     if os.geteuid() != 0:
         return ""
@@ -61,6 +63,8 @@ def prepare(port: int | None) -> Lab:
     """The lab to bring up, made where there is none, and with root given up. Bad settings are refused first of all."""
     from ailab import provision
     from ailab.cli import init
+    from ailab.lab import Lab
+    from ailab.settings_file import set_value
 
     root = labs.folder_for_up()
     if LabPaths(root).settings.exists():

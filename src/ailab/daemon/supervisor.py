@@ -118,9 +118,11 @@ class Supervisor:
         list(self._pool.map(self._runtime.stop, self._runtime.tasks()))
 
     def reconcile(self) -> None:
-        """One step over all tasks. What takes long (a stop) goes on beside the others."""
+        """One step over all tasks: what is not as it should be is settled, beside the others, for a stop takes long."""
         for row in self._rows():
-            self._pool.submit(self._settle, row["id"])
+            seen = self._runtime.poll(row["id"])
+            if not (row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen)):
+                self._pool.submit(self._settle, row["id"])
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

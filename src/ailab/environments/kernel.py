@@ -17,7 +17,8 @@ from ailab.i18n import _
 from ailab.paths import LabPaths, private_folder
 from ailab.stacks import Stack
 
-KERNEL_NAME = "ailab"
+# Jupyter's own name for the usual kernel: notebooks from anywhere ask for it, and get the lab's.
+KERNEL_NAME = "python3"
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
 _LOOK_SECONDS = 0.25

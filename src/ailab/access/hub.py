@@ -1,0 +1,10 @@
+"""JupyterHub as a program of the lab."""
+
+from __future__ import annotations
+
+from ailab.access import lighter  # noqa: F401  before all that it keeps out
+
+if __name__ == "__main__":
+    from jupyterhub.app import main
+
+    main()
