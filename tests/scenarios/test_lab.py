@@ -75,7 +75,7 @@ def test_use_and_rollback(science: CommandLine) -> None:
     current = next(one for one in listed if one["current"])
     assert science.json("env", "use", current["id"])["id"] == current["id"]
     unknown = science.run("env", "use", "nonsense", check=False)
-    assert unknown.returncode == 1 and "ailab env list" in unknown.stderr
+    assert unknown.returncode == 1 and "env list" in unknown.stderr
 
 
 def test_down_stops_all_of_it_and_up_brings_the_workspace_back(science: CommandLine, first_up: Any) -> None:

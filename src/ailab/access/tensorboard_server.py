@@ -34,5 +34,7 @@ class UnixServer(program.TensorBoardServer):
 SOCKET, LOGDIR, PREFIX = sys.argv[1:4]
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 board = program.TensorBoard(default.get_plugins(), server_class=UnixServer)
-board.configure(argv=["tensorboard", "--logdir", LOGDIR, "--path_prefix", PREFIX, "--reload_interval", "5"])
+# Its fast loader is a gRPC server on a port of loopback, where any account of the machine could read the curves.
+SETTINGS = ["--logdir", LOGDIR, "--path_prefix", PREFIX, "--reload_interval", "5", "--load_fast", "false"]
+board.configure(argv=["tensorboard", *SETTINGS])
 board.main()
