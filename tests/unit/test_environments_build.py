@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ailab.environments import interpreters, kernel, lock
+from ailab.environments import generations, interpreters, kernel, lock
 from ailab.environments.bytecode import compile_bytecode
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.lock import Lock
@@ -48,10 +49,10 @@ def light_lock(*names: str) -> Lock:
     return Lock("science", "test", names, tuple(one for one in shipped.packages if one.name in names))
 
 
-def build_light(machine: MachinePaths, lab: LabPaths, *names: str) -> Generation:
+def build_light(machine: MachinePaths, lab: LabPaths, *names: str, again: bool = False) -> Generation:
     uv = Uv(machine, MirrorsSection())
     python = interpreters.find(STACK, "", uv)
-    return Generations(machine, lab).build(STACK, light_lock(*names), python, uv, lambda _text: None)[0]
+    return Generations(machine, lab).build(STACK, light_lock(*names), python, uv, lambda _text: None, again=again)[0]
 
 
 @pytest.fixture(scope="module")
@@ -125,27 +126,62 @@ def test_two_builders_at_once_build_once(machine: MachinePaths, lab: LabPaths) -
 
 
 def test_use_and_rollback_go_the_way_back(machine: MachinePaths, lab: LabPaths) -> None:
-    generations = Generations(machine, lab)
+    kept = Generations(machine, lab)
     wishes = (["cycler"], ["packaging"], ["cycler", "packaging"])
     one, two, three = (build_light(machine, lab, *names) for names in wishes)
-    assert generations.current() is None
+    assert kept.current() is None
     for chosen in (one, two, three):
-        generations.use(chosen.id, who="me", why="test")
-    assert generations.rollback(who="me") == two
-    assert generations.rollback(who="me") == one
+        kept.use(chosen.id, who="me", why="test")
+    assert kept.rollback(who="me") == two
+    assert kept.rollback(who="me") == one
     with pytest.raises(NotFound):
-        generations.rollback(who="me")
-    assert generations.current() == one
-    assert [entry["to"] for entry in generations.history()] == [one.id, two.id, three.id, two.id, one.id]
+        kept.rollback(who="me")
+    assert kept.current() == one
+    assert [entry["to"] for entry in kept.history()] == [one.id, two.id, three.id, two.id, one.id]
+
+
+def test_a_choice_by_hand_stands_until_lab_toml_asks_for_something_else(machine: MachinePaths, lab: LabPaths) -> None:
+    kept = Generations(machine, lab)
+    one, two = build_light(machine, lab, "cycler"), build_light(machine, lab, "packaging")
+    kept.use(one.id, who="me", why="lab.toml", wish="a")
+    kept.use(two.id, who="me", why="lab.toml", wish="b")
+    assert not kept.chosen_against("b")
+    assert kept.rollback(who="me", wish="b") == one
+    assert kept.chosen_against("b") and not kept.chosen_against("c")
+
+
+def test_a_damaged_generation_is_built_again_in_its_place(machine: MachinePaths, lab: LabPaths) -> None:
+    one = build_light(machine, lab, "cycler")
+    module = next(Path(one.folder).rglob("cycler/__init__.py"))
+    module.unlink()
+    assert build_light(machine, lab, "cycler") == one and not module.exists(), "it looks complete"
+    again = build_light(machine, lab, "cycler", again=True)
+    assert again.id == one.id and module.exists()
+    assert not list(machine.generations.glob(".old-*"))
+
+
+def test_an_old_generation_comes_back_when_it_cannot_be_built_again(
+    machine: MachinePaths, lab: LabPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = build_light(machine, lab, "cycler")
+
+    def full(*_words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(DiskFull):
+        broken.setattr(generations, "_install", full)
+        build_light(machine, lab, "cycler", again=True)
+    assert Generations(machine, lab).get(one.id) == one
+    assert list(Path(one.folder).rglob("cycler/__init__.py"))
 
 
 def test_using_what_is_not_there_changes_nothing(machine: MachinePaths, lab: LabPaths) -> None:
-    generations = Generations(machine, lab)
+    kept = Generations(machine, lab)
     one = build_light(machine, lab, "cycler")
-    generations.use(one.id, who="me", why="test")
+    kept.use(one.id, who="me", why="test")
     with pytest.raises(NotFound):
-        generations.use("science-py312-nothing", who="me", why="test")
-    assert generations.current() == one
+        kept.use("science-py312-nothing", who="me", why="test")
+    assert kept.current() == one
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -178,15 +214,15 @@ def test_a_disk_that_fills_up_in_a_build_leaves_the_current_one_working(tmp_path
         machine, lab = MachinePaths(small / "machine"), LabPaths(small / "lab")
         lab.environment.mkdir(parents=True)
         light = build_light(machine, lab, "cycler")
-        generations = Generations(machine, lab)
-        generations.use(light.id, who="me", why="test")
+        kept = Generations(machine, lab)
+        kept.use(light.id, who="me", why="test")
         whole = lock.read_lock(STACK.shipped_lock)
         assert whole is not None
         uv = Uv(machine, MirrorsSection())
         with pytest.raises(DiskFull, match="MB are free in") as caught:
-            generations.build(STACK, whole, interpreters.find(STACK, "", uv), uv, lambda _text: None)
+            kept.build(STACK, whole, interpreters.find(STACK, "", uv), uv, lambda _text: None)
         assert "AILAB_HOME" in caught.value.remedy
-        assert generations.list() == [light] and generations.current() == light
+        assert kept.list() == [light] and kept.current() == light
         assert [path.name for path in machine.generations.glob("science-*")] == [light.id]
         subprocess.run([light.program, "-c", "import cycler"], check=True)
     finally:

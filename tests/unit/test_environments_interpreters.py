@@ -66,6 +66,15 @@ def test_a_python_that_will_not_do_is_refused(uv: Uv, python: str) -> None:
         interpreters.find(stack_for("3.8", "3.9"), python, uv)
 
 
+@pytest.mark.parametrize(
+    ("python", "wanted"),
+    [("", True), ("3.10", True), ("3.10.13", True), ("3.1", False), ("3.9", False), ("/opt/p/bin/python3", True),
+     ("/opt/q/bin/python3", False)],
+)  # fmt: skip
+def test_whether_an_environment_is_on_the_python_that_is_asked_for(tmp_path: Path, python: str, wanted: bool) -> None:
+    assert interpreters.is_wanted(python, "3.10.13", "/opt/p/bin/python3", tmp_path) is wanted
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or not PYENV, reason="needs root and an interpreter in its closed home")
 @pytest.mark.parametrize("named", [False, True], ids=["by version", "by path"])

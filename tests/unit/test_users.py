@@ -85,6 +85,22 @@ def test_a_password_is_changed_only_with_the_current_one(users: Users, alice: st
     assert users.log_in(alice, "another password", address="")
 
 
+def test_a_login_link_lets_one_choose_a_new_password_for_a_while(
+    users: Users, alice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = users.make_link_code(alice, actor="test")
+    assert not users.may_replace(alice), "a link that nobody has followed opens nothing"
+    users.redeem(code, address="")
+    now = time.time()
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: now + module.LINK_SECONDS + 1)
+        assert not users.may_replace(alice)
+    assert users.may_replace(alice) and not users.must_change(alice)
+    users.change_password(alice, "another one entirely", current=None, address="")
+    assert not users.may_replace(alice)
+    assert users.log_in(alice, "another one entirely", address="").name == alice
+
+
 def test_names(users: Users, alice: str) -> None:
     with pytest.raises(Conflict):
         users.add(alice, admin=False, actor="test")

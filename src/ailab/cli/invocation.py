@@ -24,7 +24,8 @@ current = Invocation()
 
 def take_global_options(argv: list[str]) -> list[str]:
     """Note the global options of `argv` in `current` and return the rest; what follows `--` is not ours."""
-    current.lab, current.debug, current.json, current.version = None, False, False, False
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    current.lab, current.debug, current.json, current.version = None, False, "--json" in ours, False
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -39,12 +40,11 @@ def take_global_options(argv: list[str]) -> list[str]:
         elif word == "--version":
             current.version = True
         else:
-            current.json = current.json or word == "--json"
             rest.append(word)
     return rest
 
 
 def _folder(text: str) -> Path:
-    if not text:
+    if not text or text.startswith("--"):
         raise UsageError(_("--lab needs a folder."), remedy=_("For example: ailab --lab ~/vision status"))
     return Path(text).expanduser().absolute()

@@ -1,0 +1,75 @@
+"""A clean clone, an empty home, an account without privileges: `./ailab up` and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, UP_SECONDS, CommandLine, free_port, plain_environment, reachable_folder
+from rooms import processes_of
+
+from ailab.waiting import wait_for
+
+NAME = "ailab-test"
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.tensorflow,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes an account, which needs root: only this account was tested"),
+]
+
+
+def clone(target: Path) -> None:
+    """What is in the checkout and not ignored, committed or not."""
+    words = ["git", "-c", f"safe.directory={CHECKOUT}", "ls-files", "-z", "-co", "--exclude-standard"]
+    names = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (CHECKOUT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, target / name)
+
+
+@pytest.fixture(scope="module")
+def theirs(tensorflow: CommandLine) -> Iterator[CommandLine]:
+    """`./ailab` in a clone of the account's own; its home is empty but for that. No lab is named."""
+    with reachable_folder() as folder:
+        home = folder / "home"
+        subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), NAME], check=True)
+        account = pwd.getpwnam(NAME)
+        try:
+            clone(home / "checkout")
+            subprocess.run(["chown", "-R", f"{NAME}:", str(home)], check=True)
+            # A Python for TensorFlow that the account can run: the one that was brought out of root's closed home.
+            tensorflow.up()
+            python: Path = (tensorflow.paths.current / "bin/python").resolve()
+            environment = plain_environment(home, PATH=os.pathsep.join([str(python.parent), os.defpath]))
+            become = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
+            line = CommandLine(home / "ailab", environment, home / "checkout" / "ailab", become)
+            yield line
+            line.bare("down", check=False, cwd=home)
+        finally:
+            subprocess.run(["pkill", "-KILL", "-u", NAME], check=False)
+            subprocess.run(["userdel", NAME], check=False)
+
+
+def test_up_makes_a_lab_at_home_and_proves_it(theirs: CommandLine) -> None:
+    up = theirs.bare("up", "--port", str(free_port()), timeout=UP_SECONDS, cwd=theirs.program.parent)
+    assert f"making one in {theirs.lab}" in up.stderr
+    assert "http://127.0.0.1:" in up.stdout and "TensorFlow 2.9." in up.stdout
+    assert f"  User             {NAME}" in up.stdout.splitlines()
+    verify = theirs.bare("verify", cwd=theirs.lab / "notebooks")
+    assert "TensorFlow 2.9." in verify.stdout and "[[1. 3.]\n [3. 7.]]" in verify.stdout
+    running = processes_of(theirs)
+    assert len(running) >= 7 and {process.username() for process in running} == {NAME}
+
+
+def test_down_leaves_nothing_running(theirs: CommandLine) -> None:
+    theirs.bare("down", cwd=theirs.lab)
+    wait_for(lambda: not processes_of(theirs), timeout=5, what="the last process to be gone")
+    left = subprocess.run(["pgrep", "-u", NAME, "-a"], capture_output=True, text=True, check=False).stdout
+    assert left == ""
