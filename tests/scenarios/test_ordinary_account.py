@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import CHECKOUT, UP_SECONDS, CommandLine, free_port, plain_environment, reachable_folder
 from rooms import processes_of
@@ -71,5 +72,5 @@ def test_up_makes_a_lab_at_home_and_proves_it(theirs: CommandLine) -> None:
 def test_down_leaves_nothing_running(theirs: CommandLine) -> None:
     theirs.bare("down", cwd=theirs.lab)
     wait_for(lambda: not processes_of(theirs), timeout=5, what="the last process to be gone")
-    left = subprocess.run(["pgrep", "-u", NAME, "-a"], capture_output=True, text=True, check=False).stdout
-    assert left == ""
+    mine = [process for process in psutil.process_iter() if process.username() == NAME]
+    assert [process for process in mine if process.status() != psutil.STATUS_ZOMBIE] == []
