@@ -34,7 +34,8 @@ import environments
 import psutil
 from rows import Row, show
 
-from ailab.access.hub_client import execute, web_call
+from ailab.access.hub_client import web_call
+from ailab.access.kernel_client import execute
 from ailab.access.secret_files import secret
 from ailab.environments.bytecode import COMPILE_SECONDS, is_compiled
 from ailab.environments.generations import Generations

@@ -63,10 +63,10 @@ for. A key that is left out has its default.
 `ailab up` applies what you changed. A mistake is refused with the file, the line, the key and what would be right, and
 the lab goes on as it was. So is a key that does not exist.
 
-Three things to know:
+Four things to know:
 
-- `[resources]` limits a workspace from when it is made. An existing one keeps its limits, through `down` and `up` too:
-  stop it (JupyterLab: *File*, *Hub Control Panel*, *Stop My Server*) and start it again.
+- `[resources]` limits a workspace from its next start: `down` and `up`, or in JupyterLab *File*, *Hub Control Panel*.
+- A path may be relative to the lab's folder, or start with `~`.
 - `[environment] gpu` is checked but changes nothing yet: this version installs no CUDA libraries.
 - A size is a text such as `"512m"`, `"8g"` or `"1.5 GiB"`, or a number of bytes. Units are powers of 1024.
 """

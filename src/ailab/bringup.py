@@ -178,7 +178,7 @@ def _does_not_run(lab: Lab, task_id: str) -> AilabError:
 
 def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use."""
-    from ailab.access import hub_client
+    from ailab.access import hub_client, kernel_client
     from ailab.environments.kernel import read_proof
     from ailab.stacks import load_stack
 
@@ -195,7 +195,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     bind = lab.settings.access.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
     code = load_stack(generation.stack).proof_code()
-    output = hub_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
+    output = kernel_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
     proof = read_proof(output, generation)
     record.write_text(json.dumps({"of": proven, "proof": proof}))
     return proof

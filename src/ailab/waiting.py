@@ -27,7 +27,8 @@ def _intervals(first: float, last: float) -> Iterator[float]:
         interval = min(interval * 1.5, last)
 
 
-def _timed_out(what: str, timeout: float) -> TimedOut:
+def timed_out(what: str, timeout: float) -> TimedOut:
+    """The error of a wait for `what` that took longer than `timeout` seconds."""
     return TimedOut(_("Waited {seconds:g} s for {what}; it did not happen.").format(seconds=timeout, what=what))
 
 
@@ -44,7 +45,7 @@ def wait_for(probe: Callable[[], T | None], *, timeout: float, what: str, first:
             return result
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise _timed_out(what, timeout)
+            raise timed_out(what, timeout)
         time.sleep(min(interval, remaining))
     raise AssertionError("unreachable")
 
@@ -60,6 +61,6 @@ async def wait_for_async(
             return result
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise _timed_out(what, timeout)
+            raise timed_out(what, timeout)
         await asyncio.sleep(min(interval, remaining))
     raise AssertionError("unreachable")

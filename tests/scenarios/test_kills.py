@@ -10,7 +10,7 @@ import pytest
 from conftest import CommandLine
 from rooms import is_ready, kernel, tasks
 
-from ailab.access import hub_client
+from ailab.access import kernel_client
 from ailab.waiting import wait_for
 
 pytestmark = pytest.mark.lab
@@ -22,7 +22,7 @@ def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: An
     user = first_up["login"]["user"]
     science.up()
     held = kernel(science, user)
-    hub_client.execute(science.paths, science.web, user, held, "kept = 41")
+    kernel_client.execute(science.paths, science.web, user, held, "kept = 41")
     before = tasks(science)
     if victim == "daemon":
         os.kill(int((science.paths.run / "daemon.lock").read_text()), signal.SIGKILL)
@@ -39,8 +39,8 @@ def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: An
     def answers() -> str | None:
         try:
             if victim == "workspace":
-                return hub_client.run_cell(science.paths, science.web, user, "print(41 + 1)")
-            return hub_client.execute(science.paths, science.web, user, held, "print(kept + 1)")
+                return kernel_client.run_cell(science.paths, science.web, user, "print(41 + 1)")
+            return kernel_client.execute(science.paths, science.web, user, held, "print(kept + 1)")
         except Exception:  # while the door or the workspace is on its way back
             return None
 

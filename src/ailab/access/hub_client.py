@@ -1,11 +1,9 @@
-"""What ailab itself asks of the hub: routes for a new proxy, a person's server, a cell in it."""
+"""What ailab itself asks of the hub: routes for a new proxy, a person's server."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import uuid
 from typing import Any
 
 from ailab.access.secret_files import secret
@@ -17,7 +15,6 @@ from ailab.paths import LabPaths
 from ailab.waiting import wait_for
 
 SERVER_SECONDS = 120.0
-CELL_SECONDS = 300.0
 
 
 def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -30,13 +27,14 @@ def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: 
     return _call(http.client.HTTPConnection(*web, timeout=60), lab, method, path, body)
 
 
-def _headers(lab: LabPaths) -> dict[str, str]:
+def headers(lab: LabPaths) -> dict[str, str]:
+    """What a request of the lab's own service carries."""
     return {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
 
 
 def _call(connection: http.client.HTTPConnection, lab: LabPaths, method: str, path: str, body: Any) -> tuple[int, Any]:
     try:
-        connection.request(method, path, None if body is None else json.dumps(body), _headers(lab))
+        connection.request(method, path, None if body is None else json.dumps(body), headers(lab))
         answer = connection.getresponse()
         data = answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -100,55 +98,3 @@ def _server_is_ready(lab: LabPaths, user: str) -> bool:
     _status, answer = hub_call(lab, "GET", f"/users/{user}")
     servers = answer.get("servers") or {}
     return bool(servers.get("", {}).get("ready"))
-
-
-def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
-    """Run `code` in a fresh kernel of `user`'s workspace, through the public proxy; what it printed.
-
-    Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards, which takes a second
-    that nobody needs to wait for.
-    """
-    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
-    if status != http.client.CREATED:
-        raise AilabError(
-            _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
-            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
-        )
-    try:
-        return execute(lab, web, user, kernel["id"], code)
-    finally:
-        with contextlib.suppress(OSError):
-            door = http.client.HTTPConnection(*web, timeout=10)
-            door.request("DELETE", f"/user/{user}/api/kernels/{kernel['id']}", headers=_headers(lab))
-            door.close()
-
-
-def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
-    """Send one cell over the kernel's WebSocket and read until the kernel is idle again (Jupyter messaging 5)."""
-    from websockets.sync.client import connect
-
-    host = f"[{web[0]}]" if ":" in web[0] else web[0]
-    address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
-    headers = {"Authorization": f"token {secret(lab, 'service-token')}"}
-    request = uuid.uuid4().hex
-    header = {"msg_id": request, "msg_type": "execute_request", "username": "", "session": request, "version": "5.3"}
-    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
-    message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
-    printed: list[str] = []
-    failure = ""
-    with connect(address, additional_headers=headers, max_size=None, proxy=None) as socket:
-        socket.send(json.dumps(message))
-        while True:
-            answer = json.loads(socket.recv(timeout=CELL_SECONDS))
-            if answer["parent_header"].get("msg_id") != request:
-                continue
-            kind, content = answer["msg_type"], answer["content"]
-            if kind == "stream" and content["name"] == "stdout":
-                printed.append(content["text"])
-            elif kind == "error":
-                failure = "\n".join(content["traceback"])
-            elif kind == "status" and content["execution_state"] == "idle":
-                break
-    if failure:
-        raise AilabError(_("The cell failed in the lab's kernel."), remedy="ailab verify", detail=failure)
-    return "".join(printed)

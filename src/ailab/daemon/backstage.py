@@ -22,6 +22,7 @@ class DaemonBackstage:
         self.hub_socket: Path = paths.run / "hub.sock"
         self.service_token = secret(paths, "service-token")
         self.language: str = parts.lab.settings.lab.language
+        self.notebooks: Path = paths.root / "notebooks"
         self.forwarded = {"tensorboard": paths.run / "tensorboard.sock"}
 
     def status(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ class Backstage(Protocol):
     service_token: str
     language: str
     forwarded: dict[str, Path]
+    notebooks: Path
 
     def status(self) -> dict[str, Any]: ...
 

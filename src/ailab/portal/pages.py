@@ -41,7 +41,8 @@ class Pages:
         return self._templates.get_template(name).render(_=lambda text: translate(text, language), **shared, **values)
 
     def home(self, request: Request, session: Session) -> str:
-        return self._render("home.html", request, user=session.user, **self._live())
+        welcome = "/tree/notebooks/welcome.ipynb" if (self._backstage.notebooks / "welcome.ipynb").exists() else ""
+        return self._render("home.html", request, user=session.user, start=f"lab{welcome}", **self._live())
 
     def live(self, request: Request) -> str:
         """The part of the landing page that is fetched again every few seconds."""

@@ -1,0 +1,105 @@
+"""A cell in a kernel of a person's workspace, run through the public door (Jupyter messaging, version 5)."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from ailab.access.hub_client import headers, web_call
+from ailab.errors import AilabError
+from ailab.i18n import _
+from ailab.paths import LabPaths
+from ailab.waiting import timed_out, wait_for
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
+
+START_SECONDS = 120.0
+CELL_SECONDS = 300.0
+_ANSWER_SECONDS = 1.0
+
+
+def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
+    """Run `code` in a fresh kernel of `user`'s workspace; what it printed.
+
+    Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards, which takes a second
+    that nobody needs to wait for.
+    """
+    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
+    if status != http.client.CREATED:
+        raise AilabError(
+            _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
+            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
+        )
+    try:
+        return execute(lab, web, user, kernel["id"], code)
+    finally:
+        with contextlib.suppress(OSError):
+            door = http.client.HTTPConnection(*web, timeout=10)
+            door.request("DELETE", f"/user/{user}/api/kernels/{kernel['id']}", headers=headers(lab))
+            door.close()
+
+
+def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
+    """Run `code` in a kernel that is there; what it printed. Raises `AilabError` with the traceback when it fails."""
+    from websockets.sync.client import connect
+
+    host = f"[{web[0]}]" if ":" in web[0] else web[0]
+    address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
+    with connect(address, additional_headers=headers(lab), max_size=None, proxy=None) as socket:
+        _wait_until_it_listens(socket)
+        return _execute(socket, code)
+
+
+def _send(socket: ClientConnection, kind: str, content: dict[str, Any]) -> str:
+    """Send a request on the shell channel; its id, which the answers carry."""
+    request = uuid.uuid4().hex
+    header = {"msg_id": request, "msg_type": kind, "username": "", "session": request, "version": "5.3"}
+    message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+    socket.send(json.dumps(message))
+    return request
+
+
+def _wait_until_it_listens(socket: ClientConnection) -> None:
+    """Ask the kernel what it is until it answers: what comes between the WebSocket's opening and the server's own
+    connection to the kernel, the server drops without a word."""
+
+    def answers() -> bool:
+        request = _send(socket, "kernel_info_request", {})
+        asked = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < asked + _ANSWER_SECONDS:
+                answer = json.loads(socket.recv(timeout=_ANSWER_SECONDS))
+                if answer["msg_type"] == "kernel_info_reply" and answer["parent_header"].get("msg_id") == request:
+                    return True
+        return False
+
+    wait_for(answers, timeout=START_SECONDS, what=_("the kernel to answer"))
+
+
+def _execute(socket: ClientConnection, code: str) -> str:
+    asked = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": True}
+    request = _send(socket, "execute_request", asked)
+    printed: list[str] = []
+    failure = ""
+    while True:
+        try:
+            answer = json.loads(socket.recv(timeout=CELL_SECONDS))
+        except TimeoutError:
+            raise timed_out(_("the cell in the lab's kernel"), CELL_SECONDS) from None
+        if answer["parent_header"].get("msg_id") != request:
+            continue
+        kind, content = answer["msg_type"], answer["content"]
+        if kind == "stream" and content["name"] == "stdout":
+            printed.append(content["text"])
+        elif kind == "error":
+            failure = "\n".join(content["traceback"])
+        elif kind == "status" and content["execution_state"] == "idle":
+            break
+    if failure:
+        raise AilabError(_("The cell failed in the lab's kernel."), remedy="ailab verify", detail=failure)
+    return "".join(printed)
