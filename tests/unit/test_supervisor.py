@@ -59,6 +59,19 @@ def test_what_ends_is_started_again(supervisor: Supervisor) -> None:
     wait_for(again, timeout=10, what="the second attempt")
 
 
+def test_stopping_and_starting_the_lab_is_no_failure(tmp_path: Path, store: Store) -> None:
+    """Each `up` is a new daemon: what the last `down` stopped starts at once, however often that happens."""
+    runtime = ProcessRuntime(tmp_path / "tasks")
+    for _attempt in range(5):
+        lab = Supervisor(store, runtime)
+        lab.want(spec(), owner="", actor="test")
+        lab.reconcile()
+        wait_for(lambda: runtime.poll("one").state == TaskState.running, timeout=2, what="the next start")
+        lab.stop_all()
+        lab.close()
+    assert runtime.poll("one").attempt == 5
+
+
 def test_what_is_to_run_once_runs_once(supervisor: Supervisor, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     supervisor.want(spec(f"open({str(mark)!r}, 'a').write('x')", restart=False), owner="", actor="test")

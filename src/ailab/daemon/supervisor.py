@@ -23,6 +23,8 @@ STEADY_SECONDS = 60.0
 LONGEST_PAUSE = 30.0
 _RUNNING = (TaskState.starting, TaskState.running)
 _NEVER_SEEN = "absent"
+# Ends that say nothing about the task: `down`, and a machine that went down.
+_NO_FAILURE = ("stopped", "lost")
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Supervisor:
         if row is None or (row["seen"] == _mark(seen)):
             return
         values: dict[str, Any] = {"seen": _mark(seen)}
-        if seen.state == TaskState.exited and row["wanted"] and not self._paused:
+        if seen.state == TaskState.exited and seen.reason not in _NO_FAILURE:
             failures = 1 if _seconds_run(seen) > STEADY_SECONDS else row["failures"] + 1
             values |= {"failures": failures, "not_before": time.time() + pause_after(failures)}
         detail = {"pid": seen.pid, "exit_status": seen.exit_status, "reason": seen.reason, "attempt": seen.attempt}
