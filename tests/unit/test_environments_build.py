@@ -8,8 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,15 +114,10 @@ def test_built_once_and_then_found(machine: MachinePaths, lab: LabPaths) -> None
 
 
 def test_two_builders_at_once_build_once(machine: MachinePaths, lab: LabPaths) -> None:
-    made: list[Generation] = []
-    builders = [
-        threading.Thread(target=lambda: made.append(build_light(machine, lab, "cycler", "packaging"))) for _ in range(2)
-    ]
-    for builder in builders:
-        builder.start()
-    for builder in builders:
-        builder.join()
-    assert len(made) == 2 and made[0] == made[1]
+    with ThreadPoolExecutor(2) as pool:
+        building = [pool.submit(build_light, machine, lab, "cycler", "packaging") for _builder in range(2)]
+        one, two = (builder.result() for builder in building)
+    assert one == two
 
 
 def test_use_and_rollback_go_the_way_back(machine: MachinePaths, lab: LabPaths) -> None:
