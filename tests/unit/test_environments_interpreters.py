@@ -46,7 +46,21 @@ def test_a_shim_is_not_taken_for_an_interpreter(uv: Uv, monkeypatch: pytest.Monk
     (shims / "python3.77").chmod(0o755)
     monkeypatch.setenv("PATH", str(shims))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
     assert list(interpreters.candidates("3.77", uv.machine.pythons, tmp_path)) == []
+
+
+def test_pyenvs_pythons_are_found_from_another_home(uv: Uv, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "their/.pyenv/versions/3.77.1/bin/python3.77"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    monkeypatch.setenv("PATH", str(tmp_path / "their/.pyenv/shims"))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    assert list(interpreters.candidates("3.77", uv.machine.pythons, tmp_path / "mine")) == [program]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert list(interpreters.candidates("3.77", uv.machine.pythons, tmp_path / "mine")) == []
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "their/.pyenv"))
+    assert list(interpreters.candidates("3.77", uv.machine.pythons, tmp_path / "mine")) == [program]
 
 
 def test_none_found_and_none_fetched_says_which_and_where(uv: Uv, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +68,7 @@ def test_none_found_and_none_fetched_says_which_and_where(uv: Uv, monkeypatch: p
     monkeypatch.setattr(Uv, "environment", lambda self, was=Uv.environment: was(self) | {"UV_HTTP_RETRIES": "0"})
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setenv("HOME", "/nonexistent")
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
     with pytest.raises(AilabError, match="No Python for") as caught:
         interpreters.find(stack_for("3.8", "3.9"), "", nowhere)
     assert "3.8, 3.9" in caught.value.remedy and str(uv.machine.pythons) in caught.value.remedy

@@ -124,7 +124,8 @@ def as_text(ready: Ready) -> str:
         _("  Files            {root}").format(root=document["lab"]["root"]),
         _("  Proven           {versions}").format(versions=versions(verified)),
         "",
-        _("Stop it: ailab down    How it is: ailab status"),
+        _("Stop it:    ailab down"),
+        _("How it is:  ailab status"),
     ]
     return "\n".join(lines)
 

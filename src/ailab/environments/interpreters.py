@@ -47,6 +47,13 @@ def examine(program: Path) -> Interpreter | None:
     return Interpreter(program, said[0]) if len(said) == 2 and said[1] == "True" else None
 
 
+def pyenv_roots(home: Path) -> list[Path]:
+    """Where pyenv keeps its Pythons: in the home, where PYENV_ROOT says, and beside the shims on PATH."""
+    shims = (Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder.endswith("pyenv/shims"))
+    named = [Path(os.environ["PYENV_ROOT"])] if os.environ.get("PYENV_ROOT") else []
+    return list(dict.fromkeys([home / ".pyenv", *named, *(folder.parent for folder in shims)]))
+
+
 def candidates(minor: str, pythons: Path, home: Path) -> Iterator[Path]:
     """Programs that may be Python `minor`: ours, then PATH's, then pyenv's real ones (its shims confuse uv)."""
     yield from sorted(pythons.glob(f"*{minor}.*/bin/python{minor}"), reverse=True)
@@ -54,7 +61,8 @@ def candidates(minor: str, pythons: Path, home: Path) -> Iterator[Path]:
         program = Path(folder or ".", f"python{minor}")
         if ".pyenv/shims" not in folder and os.access(program, os.X_OK):
             yield program.resolve()
-    yield from sorted((home / ".pyenv/versions").glob(f"{minor}.*/bin/python{minor}"), reverse=True)
+    for root in pyenv_roots(home):
+        yield from sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"), reverse=True)
     yield from sorted((home / ".local/share/uv/python").glob(f"cpython-{minor}.*/bin/python{minor}"), reverse=True)
 
 
