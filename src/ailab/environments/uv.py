@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,13 @@ class Uv:
 
     @property
     def program(self) -> str:
+        """The launcher's uv, which it names to us and notes in the control venv; else the one installed beside us."""
         named = os.environ.get("AILAB_UV")
         if named:
             return named
+        noted = Path(sys.prefix, ".uv")
+        if noted.is_file():
+            return noted.read_text(encoding="utf-8")
         from uv import find_uv_bin
 
         return str(find_uv_bin())
