@@ -81,6 +81,22 @@ def test_a_python_that_will_not_do_is_refused(uv: Uv, python: str) -> None:
         interpreters.find(stack_for("3.8", "3.9"), python, uv)
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another account")
+def test_anothers_closed_pyenv_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "closed/.pyenv"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    child = os.fork()
+    if child == 0:  # another account, in the same program: it could not enter this one's folders
+        os.setuid(65534)
+        try:
+            os._exit(len(list(interpreters.candidates("3.77", tmp_path, tmp_path))))
+        except OSError:
+            os._exit(77)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.parametrize(
     ("python", "wanted"),
     [("", True), ("3.10", True), ("3.10.13", True), ("3.1", False), ("3.9", False), ("/opt/p/bin/python3", True),

@@ -11,7 +11,7 @@ import socket
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
@@ -31,24 +31,25 @@ def main() -> None:
     os.umask(0o077)
     lab = Lab.open(parser.parse_args().lab)
     lab.make_private_folders()
-    held = hold(lab.paths.run / "daemon.lock")
-    if held is None:
+    if not hold(lab.paths.run / "daemon.lock"):
         sys.exit(3)
     serve(lab)
 
 
-def hold(path: Path) -> IO[str] | None:
-    """The lock file at `path`, locked for this process's life with its pid inside; None if another holds it."""
-    held = path.open("a+")
+def hold(path: Path) -> bool:
+    """Lock the file at `path` until this process has ended, with its pid inside; False when another holds it.
+
+    A bare descriptor, which nothing closes: a lock that went with an object would be free before the process is gone.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        held.close()
-        return None
-    held.truncate(0)
-    held.write(str(os.getpid()))
-    held.flush()
-    return held
+        os.close(descriptor)
+        return False
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return True
 
 
 def serve(lab: Lab) -> None:

@@ -31,6 +31,7 @@ _ROLLBACK = "rollback"
 BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
 NEEDED_MB = 2000
+_FILES_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -295,7 +296,8 @@ class Downloads:
             self._coming[what] = size
         elif self._coming.pop(what, None) is not None:
             self._come += 1
-        names = ", ".join(f"{name} {amount}".strip() for name, amount in self._coming.items())
+        shown = [f"{name} {amount}".strip() for name, amount in list(self._coming.items())[-_FILES_SHOWN:]]
+        names = ", ".join(shown) + (" …" if len(self._coming) > _FILES_SHOWN else "")
         self._tell(
             _("{come} of {all} large files; now {names}").format(
                 come=self._come, all=self._come + len(self._coming), names=names or "-"

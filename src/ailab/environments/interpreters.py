@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -62,7 +63,8 @@ def candidates(minor: str, pythons: Path, home: Path) -> Iterator[Path]:
         if ".pyenv/shims" not in folder and os.access(program, os.X_OK):
             yield program.resolve()
     for root in pyenv_roots(home):
-        yield from sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"), reverse=True)
+        with contextlib.suppress(PermissionError):  # another account's home
+            yield from sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"), reverse=True)
     yield from sorted((home / ".local/share/uv/python").glob(f"cpython-{minor}.*/bin/python{minor}"), reverse=True)
 
 
