@@ -91,7 +91,7 @@ def test_anothers_closed_pyenv_is_passed_over(tmp_path: Path, monkeypatch: pytes
     if child == 0:  # another account, in the same program: it could not enter this one's folders
         os.setuid(65534)
         try:
-            os._exit(len(list(interpreters.candidates("3.77", tmp_path, tmp_path))))
+            os._exit(len(list(interpreters.candidates("3.77", Path("/nowhere"), Path("/nowhere")))))
         except OSError:
             os._exit(77)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
