@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ailab.cli import invocation
@@ -25,7 +24,7 @@ _COMMAND = re.compile(rf"(?<![\w./-])ailab (?=(?:{'|'.join(COMMANDS)})\b)")
 def as_typed(text: str) -> str:
     """`text` with each command as this person has to type it: `./ailab` in a checkout, with the lab that they named."""
     program = os.environ.get("AILAB_COMMAND") or "ailab"
-    if "/" in program and Path(program).name != program and shutil.which("ailab") == program:
+    if shutil.which("ailab") == program:
         program = "ailab"
     lab = invocation.current.lab
     named = "" if lab is None or "--lab" in text else f"--lab {shlex.quote(str(lab))} "

@@ -162,7 +162,8 @@ def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
     through a switch and a new one gets the new one.
     """
     run = 'exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
-    script = f'g=$(readlink -f "$0") && PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" {run}'
+    variables = 'PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" UV_CONSTRAINT="$g/constraints.txt"'
+    script = f'g=$(readlink -f "$0") && {variables} {run}'
     spec = kernel_spec("", title) | {"argv": ["/bin/sh", "-c", script, str(lab.current), "{connection_file}"]}
     folder = lab.state / "jupyter" / "kernels" / KERNEL_NAME
     folder.mkdir(parents=True, exist_ok=True)
