@@ -166,6 +166,7 @@ def measure(bench: Bench, runs: int) -> dict[str, float]:
         use, rollback = bench.switch()
         taken.setdefault("use", []).append(use)
         taken.setdefault("rollback", []).append(rollback)
+        print({name: round(values[-1], 3) for name, values in taken.items()}, file=sys.stderr, flush=True)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 

@@ -140,7 +140,12 @@ def another(machine_home: Path) -> Iterator[CommandLine]:
 
 
 @pytest.fixture(scope="session")
-def tensorflow(machine_home: Path) -> Iterator[CommandLine]:
-    """A lab with TensorFlow 2.9, not yet up; tests share it and bring it up."""
+def tensorflow_up(machine_home: Path) -> Iterator[tuple[CommandLine, Any]]:
     with made_lab(machine_home, "tensorflow-2.9") as line:
-        yield line
+        yield line, line.up()
+
+
+@pytest.fixture(scope="session")
+def tensorflow(tensorflow_up: tuple[CommandLine, Any]) -> CommandLine:
+    """A lab with TensorFlow 2.9; tests share it and bring it up where they need it so."""
+    return tensorflow_up[0]

@@ -46,7 +46,6 @@ def theirs(tensorflow: CommandLine) -> Iterator[CommandLine]:
             clone(home / "checkout")
             subprocess.run(["chown", "-R", f"{NAME}:", str(home)], check=True)
             # A Python for TensorFlow that the account can run: the one that was brought out of root's closed home.
-            tensorflow.up()
             python: Path = (tensorflow.paths.current / "bin/python").resolve()
             environment = plain_environment(home, PATH=os.pathsep.join([str(python.parent), os.defpath]))
             become = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -31,8 +32,9 @@ def blocks(readme: str, kind: str) -> list[str]:
     return [body for of, body in _BLOCK.findall(text) if of == kind]
 
 
-def test_a_browser_sees_tensorflow_2_9(tensorflow: CommandLine) -> None:
-    document = tensorflow.up()
+def test_a_browser_sees_tensorflow_2_9(tensorflow_up: tuple[CommandLine, Any]) -> None:
+    tensorflow, document = tensorflow_up
+    tensorflow.up()
     assert document["verified"]["tensorflow"].startswith("2.9.")
     if needs_chromium.args[0]:
         pytest.skip(needs_chromium.kwargs["reason"])
