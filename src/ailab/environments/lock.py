@@ -39,7 +39,8 @@ class Lock:
     def with_cuda(self) -> Lock:
         """What a machine with a GPU installs: the CUDA group among the packages, in the place of any of its own."""
         group = {package.name for package in self.cuda}
-        return replace(self, packages=_sorted([*(p for p in self.packages if p.name not in group), *self.cuda]), cuda=())
+        others = [package for package in self.packages if package.name not in group]
+        return replace(self, packages=_sorted([*others, *self.cuda]), cuda=())
 
     def requirements(self) -> str:
         """The lock as a requirements file with hashes, as pip and uv read it."""

@@ -28,7 +28,7 @@ class Bound(_Strict):
 
 
 class Cuda(_Strict):
-    """The CUDA libraries of a stack as wheels, the oldest driver that serves them, the files that the framework opens."""
+    """A stack's CUDA libraries: the oldest driver that serves them, the files that the framework opens, the wheels."""
 
     driver: str
     libraries: list[str]
