@@ -280,7 +280,8 @@ def _does_not_answer(driver: Driver) -> tuple[str, str] | None:
 
 def _no_gpu(driver: Driver) -> tuple[str, str]:
     place = _("No NVIDIA GPU is in this container.") if driver.container else _("No NVIDIA GPU is in this machine.")
-    return place, _('To compute on the CPU needs nothing; to be told no more: [environment] gpu = "off" in lab.toml.')
+    remedy = _('To compute on the CPU: [environment] gpu = "auto" in lab.toml. A container gets a GPU by --gpus all.')
+    return place, remedy
 
 
 _Case = Callable[[Driver], tuple[str, str] | None]
