@@ -84,8 +84,11 @@ def ensure_environment(
         applying = known.with_cuda() if with_cuda else known
         built, _new = lab.generations.build(stack, applying, interpreter, uv, far, again=again)
     if with_cuda:
+        said: list[str] = []
         with step(_("Trying the GPU")):
-            preflight.ensure_gpu(lab, built, stack, tell, new=True)
+            preflight.ensure_gpu(lab, built, stack, said.append, new=True)
+        for text in said:
+            tell(text)
     return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
 
 

@@ -12,7 +12,7 @@ from ailab.environments import ailab_cuda
 from ailab.stacks import Stack
 
 # What the group takes on disk, unpacked.
-NEEDED_MB = 3000
+NEEDED_MB = 3100
 # The profiler's library by the name that TensorFlow opens, where CUDA 11.8's has another (they are compatible).
 _ALSO = {"libcupti.so.11.8": "libcupti.so.11.2"}
 
