@@ -67,7 +67,8 @@ Four things to know:
 
 - `[resources]` limits a workspace from its next start: `down` and `up`, or in JupyterLab *File*, *Hub Control Panel*.
 - A path may be relative to the lab's folder, or start with `~`.
-- `[environment] gpu` is checked but changes nothing yet: this version installs no CUDA libraries.
+- `[environment] gpu`: "auto" installs CUDA libraries where there is a GPU, "required" refuses to go on without one that
+  computes. See [Compute on a GPU](../gpu.md).
 - A size is a text such as `"512m"`, `"8g"` or `"1.5 GiB"`, or a number of bytes. Units are powers of 1024.
 """
 

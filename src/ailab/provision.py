@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from ailab import preflight
 from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
@@ -36,7 +37,8 @@ def wish_of(lab: Lab) -> str:
     from ailab.environments.lock import inputs_of
 
     section = lab.settings.environment
-    return f"{inputs_of(lab_stack(lab), section.packages)}/{section.python}"
+    gpu = "" if section.gpu == "auto" else f"/{section.gpu}"
+    return f"{inputs_of(lab_stack(lab), section.packages)}/{section.python}{gpu}"
 
 
 def ensure_lock(lab: Lab) -> tuple[Lock, bool]:
@@ -62,27 +64,36 @@ def ensure_environment(
 
     section = lab.settings.environment
     stack, uv, wish = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors), wish_of(lab)
+    with_cuda = preflight.wants_cuda(lab, stack, tell)
     current = lab.generations.current()
-    if current is not None and not again and _is_wished(lab, current, stack):
-        return current
+    if current is not None and not again and _is_wished(lab, current, stack, with_cuda=with_cuda):
+        return preflight.ensure_gpu(lab, current, stack, tell, new=False)
     if current is not None and not by_hand and lab.generations.chosen_against(wish):
         tell(
             _("Staying with {id}, which you switched to. To what lab.toml asks: ailab env build").format(id=current.id)
         )
-        return current
+        return preflight.ensure_gpu(lab, current, stack, tell, new=False)
     with step(_("Looking for a Python")) as far:
         interpreter = interpreters.find(stack, section.python, uv)
         far(interpreter.version)
     with step(_("Locking the environment")) as far:
         known, written = lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program, far)
         far(_("written") if written else _("unchanged"))
-    with step(_("Building {stack}").format(stack=stack.title)) as far:
-        built, _new = lab.generations.build(stack, known, interpreter, uv, far, again=again)
+    title = _("Building {stack} with its CUDA libraries") if with_cuda else _("Building {stack}")
+    with step(title.format(stack=stack.title)) as far:
+        applying = known.with_cuda() if with_cuda else known
+        built, _new = lab.generations.build(stack, applying, interpreter, uv, far, again=again)
+    if with_cuda:
+        said: list[str] = []
+        with step(_("Trying the GPU")):
+            preflight.ensure_gpu(lab, built, stack, said.append, new=True)
+        for text in said:
+            tell(text)
     return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
 
 
-def _is_wished(lab: Lab, current: Generation, stack: Stack) -> bool:
-    """Whether the generation in use is what lab.toml and lab.lock ask for."""
+def _is_wished(lab: Lab, current: Generation, stack: Stack, *, with_cuda: bool) -> bool:
+    """Whether the generation in use is what lab.toml and lab.lock ask for, on this machine."""
     from ailab.environments import interpreters, lock
 
     section = lab.settings.environment
@@ -90,7 +101,7 @@ def _is_wished(lab: Lab, current: Generation, stack: Stack) -> bool:
     return (
         known is not None
         and known.inputs == lock.inputs_of(stack, section.packages)
-        and current.lock == known.digest()
+        and current.lock == (known.with_cuda() if with_cuda else known).digest()
         and interpreters.is_wanted(section.python, current.python, current.interpreter, lab.machine.pythons)
     )
 

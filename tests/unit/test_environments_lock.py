@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from ailab.environments.uv import Uv
 from ailab.errors import UsageError
 from ailab.paths import MachinePaths
 from ailab.settings import MirrorsSection
-from ailab.stacks import list_stacks, load_stack
+from ailab.stacks import Cuda, list_stacks, load_stack
 
 SCIENCE = load_stack("science")
 
@@ -147,3 +148,48 @@ def test_markers_are_made_short_and_mean_the_same() -> None:
     )
     patch = "python_full_version <= '3.9'"
     assert simplify(patch, pythons, machines) == patch
+
+
+def test_cuda_libraries_are_a_group_of_their_own() -> None:
+    stack = load_stack("tensorflow-2.9")
+    shipped = lock.read_lock(stack.shipped_lock)
+    assert shipped is not None and stack.cuda is not None
+    assert {f"{one.name}=={one.version}" for one in shipped.cuda} == set(stack.cuda.packages)
+    assert not {one.name for one in shipped.packages} & {one.name for one in shipped.cuda}
+    for machine, count in (("x86_64", len(shipped.cuda)), ("aarch64", 0)):
+        assert sum(Marker(one.marker).evaluate(target("3.10.9", machine)) for one in shipped.cuda) == count
+    assert all(one.hashes for one in shipped.cuda)
+    with_cuda = shipped.with_cuda()
+    assert set(with_cuda.packages) == {*shipped.packages, *shipped.cuda} and not with_cuda.cuda
+    assert with_cuda.digest() != shipped.digest(), "a generation's name says whether the group is in it"
+    science = lock.read_lock(SCIENCE.shipped_lock)
+    assert science is not None and science.with_cuda() == science and "[[cuda]]" not in science.text()
+
+
+def test_a_package_s_own_pin_of_a_cuda_library_gives_way_where_there_is_a_gpu() -> None:
+    other = lock.Package("nvidia-cudnn-cu11", "8.5.0.96", "", ("sha256:" + "0" * 64,))
+    ours = replace(other, version="8.6.0.163")
+    mixed = lock.Lock("tensorflow-2.9", "", (), (other,), (ours,))
+    assert mixed.with_cuda().packages == (ours,) and "8.5.0.96" in mixed.requirements()
+
+
+def test_a_spoilt_cuda_entry_is_refused_with_its_line(tmp_path: Path) -> None:
+    lines = load_stack("tensorflow-2.9").shipped_lock.read_text().splitlines()
+    at = [number for number, line in enumerate(lines) if line == "[[cuda]]"][2] + 2
+    lines[at] = "version = 3"
+    (tmp_path / "lab.lock").write_text("\n".join(lines))
+    with pytest.raises(BadLock, match=rf":{at + 1}: cuda\.2\.version"):
+        lock.read_lock(tmp_path / "lab.lock")
+
+
+def test_a_stack_without_a_tested_lock_gets_its_cuda_group_resolved(tmp_path: Path, uv: Uv) -> None:
+    small = ["nvidia-cuda-nvcc-cu11==11.8.89", "nvidia-cuda-cupti-cu11==11.8.87"]
+    stack = SCIENCE.model_copy(
+        update={"name": "ours", "packages": ["six"], "cuda": Cuda(driver="450", libraries=[], packages=small)}
+    )
+    python = interpreters.find(SCIENCE, "", uv).program
+    made, _written = lock.ensure_lock(tmp_path / "lab.lock", stack, [], uv, python)
+    assert sorted(f"{one.name}=={one.version}" for one in made.cuda) == sorted(small)
+    assert {one.marker for one in made.cuda} == {"platform_machine == 'x86_64'"}
+    assert [one.name for one in made.packages] == ["six"]
+    assert lock.read_lock(tmp_path / "lab.lock") == made

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import labs
+from ailab.cli import env_gpu, labs
 from ailab.cli.output import human_size, note, print_json, say, step, table
 from ailab.i18n import _
 from ailab.paths import account_name
@@ -21,6 +21,7 @@ def app() -> typer.Typer:
     made.command("list", help=_("The generations of this machine."))(list_generations)
     made.command("use", help=_("Switch to a generation."))(use)
     made.command("rollback", help=_("Switch back to the generation before."))(rollback)
+    made.command("gpu", help=_("Does the GPU work? Each link of the chain, with its remedy."))(env_gpu.gpu)
     made.command("stacks", help=_("The stacks that a lab can ask for."))(stacks)
     return made
 

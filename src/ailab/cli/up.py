@@ -87,7 +87,7 @@ def prepare(port: int | None) -> Lab:
 
 def bring_up(lab: Lab, person: str, holder: str) -> Ready:
     """The steps of `up`, each shown with its time. Whatever is in place already is left alone."""
-    from ailab import bringup, provision
+    from ailab import bringup, preflight, provision
 
     lab.make_private_folders()
     with bringup.one_at_a_time(lab, note):
@@ -101,6 +101,7 @@ def bring_up(lab: Lab, person: str, holder: str) -> Ready:
         with step(_("Running a cell in the lab")) as tell:
             verified = bringup.prove(lab, first["name"], tell)
             tell(versions(verified))
+        preflight.refuse_silent_cpu(lab, verified["gpus"])
         link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
         return Ready(lab.client.get("/api/status"), first["name"], first["password"], link, verified)
 

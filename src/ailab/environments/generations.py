@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ailab.environments import cuda
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
@@ -268,7 +269,11 @@ def _install(
     requirements = folder / "requirements.txt"
     requirements.write_text(lock.requirements(), encoding="utf-8")
     words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
-    uv.run(*words, on_line=Downloads(tell).read, needed_mb=NEEDED_MB)
+    with_cuda = cuda.is_among(stack, {package.name for package in lock.packages})
+    needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
+    uv.run(*words, on_line=Downloads(tell).read, needed_mb=needed)
+    if with_cuda:
+        cuda.install(folder, uv.machine.cache / "cuda")
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")
@@ -307,7 +312,7 @@ class Downloads:
 
 def _installed(folder: Path) -> tuple[dict[str, str], int]:
     """What is installed (name -> version), and the bytes of its files."""
-    site = next((folder / "lib").glob("python*/site-packages"))
+    site = cuda.site_packages(folder)
     packages = {}
     for info in sorted(site.glob("*.dist-info")):
         name, _dash, version = info.name.removesuffix(".dist-info").partition("-")

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
@@ -16,7 +16,7 @@ from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
-from ailab.stacks import Stack
+from ailab.stacks import CUDA_PLATFORM, Stack
 
 FORMAT = 1
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?:\s*;\s*(.+?))?(?:\s*\\)?$")
@@ -25,12 +25,22 @@ _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
 @dataclass(frozen=True)
 class Lock:
-    """A whole lock. `inputs` is the digest of what was asked for, so that a changed wish is noticed."""
+    """A whole lock. `inputs` is the digest of what was asked for, so that a changed wish is noticed.
+
+    `cuda` is the group of CUDA libraries, which only a machine with a GPU installs.
+    """
 
     stack: str
     inputs: str
     asked: tuple[str, ...]
     packages: tuple[Package, ...]
+    cuda: tuple[Package, ...] = ()
+
+    def with_cuda(self) -> Lock:
+        """What a machine with a GPU installs: the CUDA group among the packages, in the place of any of its own."""
+        group = {package.name for package in self.cuda}
+        others = [package for package in self.packages if package.name not in group]
+        return replace(self, packages=_sorted([*others, *self.cuda]), cuda=())
 
     def requirements(self) -> str:
         """The lock as a requirements file with hashes, as pip and uv read it."""
@@ -41,12 +51,13 @@ class Lock:
 
     def text(self) -> str:
         """The file. The same lock gives the same bytes."""
-        return render_lock(FORMAT, self.stack, self.inputs, self.asked, self.packages)
+        return render_lock(FORMAT, self.stack, self.inputs, self.asked, self.packages, self.cuda)
 
 
 def inputs_of(stack: Stack, asked: list[str]) -> str:
     """The digest of everything that a resolution depends on, but for the registry's own state."""
     wish = [FORMAT, stack.name, stack.packages, stack.constraints, stack.pythons, stack.platforms, sorted(asked)]
+    wish += [stack.cuda.packages] if stack.cuda is not None else []
     return hashlib.sha256(json.dumps(wish).encode()).hexdigest()[:16]
 
 
@@ -61,7 +72,8 @@ def read_lock(path: Path) -> Lock | None:
     except UnicodeDecodeError as error:
         raise bad_lock(path, 0, str(error)) from None
     found = parse_lock(path, text, FORMAT)
-    return Lock(found.stack, found.inputs, tuple(found.asked), tuple(entry.package() for entry in found.package))
+    packages, cuda = (tuple(entry.package() for entry in table) for table in (found.package, found.cuda))
+    return Lock(found.stack, found.inputs, tuple(found.asked), packages, cuda)
 
 
 def ensure_lock(
@@ -144,19 +156,40 @@ def moved(before: Lock, after: Lock) -> list[str]:
 
 def resolve(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter: Path) -> Lock:
     """Resolve for every Python and platform of the stack with `uv lock`; `kept` are pins to stay with."""
+    project = _project(stack, [*stack.packages, *asked], [*stack.constraints, *kept])
+    packages = _resolved(stack, project, uv, interpreter)
+    cuda = _cuda_group(stack, uv, interpreter)
+    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), packages, cuda)
+
+
+def _cuda_group(stack: Stack, uv: Uv, interpreter: Path) -> tuple[Package, ...]:
+    """The stack's CUDA libraries: those of its shipped lock, else resolved.
+
+    On their own, so that a lab's packages neither move them nor are refused for them: one that pins other versions of
+    the same libraries can be locked, and only where there is a GPU does it get the stack's.
+    """
+    if stack.cuda is None:
+        return ()
+    shipped = read_lock(stack.shipped_lock)
+    if shipped is not None and {f"{one.name}=={one.version}" for one in shipped.cuda} >= set(stack.cuda.packages):
+        return shipped.cuda
+    wanted = [f"{package} ; platform_machine == '{CUDA_PLATFORM}'" for package in stack.cuda.packages]
+    return _resolved(stack, _project(stack, wanted, []), uv, interpreter)
+
+
+def _resolved(stack: Stack, project: str, uv: Uv, interpreter: Path) -> tuple[Package, ...]:
+    """What uv resolves a project to, with markers that are as short as the stack allows."""
     with tempfile.TemporaryDirectory(prefix="ailab-lock-") as folder:
-        project = Path(folder)
-        (project / "pyproject.toml").write_text(_project(stack, asked, kept), encoding="utf-8")
-        uv.run("lock", "--python", interpreter, cwd=project)
+        (Path(folder) / "pyproject.toml").write_text(project, encoding="utf-8")
+        uv.run("lock", "--python", interpreter, cwd=Path(folder))
         words = ("export", "--frozen", "--no-emit-project", "--no-annotate", "--no-header")
-        exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=project)
+        exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=Path(folder))
     packages = parse_requirements(exported)
     simple = (package.at(simplify(package.marker, stack.pythons, stack.platforms)) for package in packages)
-    applying = tuple(package for package in simple if package is not None)
-    return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), applying)
+    return tuple(package for package in simple if package is not None)
 
 
-def _project(stack: Stack, asked: list[str], kept: list[str]) -> str:
+def _project(stack: Stack, dependencies: list[str], constraints: list[str]) -> str:
     minors = sorted(int(minor.split(".")[1]) for minor in stack.pythons)
     where = [f"sys_platform == 'linux' and platform_machine == '{platform}'" for platform in stack.platforms]
     each = [f"{one} and python_version == '{minor}'" for one in where for minor in stack.pythons]
@@ -164,12 +197,12 @@ def _project(stack: Stack, asked: list[str], kept: list[str]) -> str:
 name = "lab"
 version = "0"
 requires-python = ">=3.{minors[0]},<3.{minors[-1] + 1}"
-dependencies = {json.dumps([*stack.packages, *asked])}
+dependencies = {json.dumps(dependencies)}
 [tool.uv]
 package = false
 environments = {json.dumps(where)}
 required-environments = {json.dumps(each)}
-constraint-dependencies = {json.dumps([*stack.constraints, *kept])}
+constraint-dependencies = {json.dumps(constraints)}
 """
 
 
@@ -181,4 +214,8 @@ def parse_requirements(text: str) -> tuple[Package, ...]:
         if pin:
             hashes = tuple(sorted(set(_HASH.findall(block))))
             packages.append(Package(pin[1], pin[2], (pin[3] or "").strip(), hashes))
+    return _sorted(packages)
+
+
+def _sorted(packages: list[Package]) -> tuple[Package, ...]:
     return tuple(sorted(packages, key=lambda package: (package.name, package.version, package.marker)))

@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from ailab.errors import UsageError
 from ailab.i18n import _
 
-_ENTRY = re.compile(r"\s*\[\[\s*package\s*\]\]")
+_TABLES = ("package", "cuda")
+_ENTRY = re.compile(rf"\s*\[\[\s*({'|'.join(_TABLES)})\s*\]\]")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class LockFile(_Strict):
     inputs: str
     asked: list[str]
     package: list[LockedPackage]
+    cuda: list[LockedPackage] = []
 
 
 class BadLock(UsageError):
@@ -114,21 +116,30 @@ def parse_lock(path: Path, text: str, known_format: int) -> LockFile:
 
 def _line_of(text: str, location: tuple[str | int, ...]) -> int:
     """The line of a key, given as pydantic's location: ("package", 3, "hashes", 0)."""
-    wanted = location[1] if len(location) > 1 and location[0] == "package" else None
-    key = str(location[2] if isinstance(wanted, int) and len(location) > 2 else location[0])
-    entry, start = -1, 0
+    wanted = location[:2] if len(location) > 1 and location[0] in _TABLES else None
+    key = str(location[2] if wanted is not None and len(location) > 2 else location[0])
+    entry: tuple[str | int, ...] | None = None
+    counts = dict.fromkeys(_TABLES, -1)
+    start = 0
     for number, line in enumerate(text.splitlines(), start=1):
-        if _ENTRY.match(line):
-            entry += 1
+        if begins := _ENTRY.match(line):
+            counts[begins[1]] += 1
+            entry = (begins[1], counts[begins[1]])
             start = number if entry == wanted else start
-        here = (wanted is None and entry < 0) or entry == wanted
-        if here and re.match(rf"\s*{re.escape(key)}\s*=", line):
+        if entry == wanted and re.match(rf"\s*{re.escape(key)}\s*=", line):
             return number
     return start
 
 
-def render_lock(format_number: int, stack: str, inputs: str, asked: Sequence[str], packages: Sequence[Package]) -> str:
-    """The text of a lab.lock."""
+def render_lock(
+    format_number: int,
+    stack: str,
+    inputs: str,
+    asked: Sequence[str],
+    packages: Sequence[Package],
+    cuda: Sequence[Package] = (),
+) -> str:
+    """The text of a lab.lock; `cuda` is the group of its CUDA libraries."""
     lines = [
         "# Written by ailab: commit it, do not edit it. `ailab env lock` writes it anew.",
         f"format = {format_number}",
@@ -136,8 +147,8 @@ def render_lock(format_number: int, stack: str, inputs: str, asked: Sequence[str
         f"inputs = {json.dumps(inputs)}",
         f"asked = {json.dumps(list(asked))}",
     ]
-    for package in packages:
-        lines += ["", "[[package]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
+    for table, package in [*(("package", one) for one in packages), *(("cuda", one) for one in cuda)]:
+        lines += ["", f"[[{table}]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
         if package.marker:
             lines.append(f"marker = {json.dumps(package.marker)}")
         lines += ["hashes = [", *(f'    "{known}",' for known in package.hashes), "]"]

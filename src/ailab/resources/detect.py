@@ -37,23 +37,30 @@ def detect_machine() -> Machine:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether the kernel's side of NVIDIA's driver is there (a container may have only the device files)."""
-    return Path("/proc/driver/nvidia").exists() or Path("/dev/nvidiactl").exists()
+    """Whether the kernel's side of NVIDIA's driver is there; a container may have only its devices, WSL its own."""
+    return any(Path(name).exists() for name in ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg"))
 
 
 def detect_gpus() -> tuple[Gpu, ...]:
     """The GPUs that NVML lists; none where there is no driver, or one that does not answer."""
+    return ask_nvml()[0]
+
+
+def ask_nvml() -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that NVML lists, and its own words where it fails (both empty where there is no driver)."""
     if not has_nvidia_driver():
-        return ()
+        return (), ""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
+    except pynvml.NVMLError as error:
+        return (), str(error)
     try:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        return tuple(_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount()))
+        return tuple(_gpu(pynvml, index, driver) for index in range(pynvml.nvmlDeviceGetCount())), ""
+    except pynvml.NVMLError as error:
+        return (), str(error)
     finally:
         pynvml.nvmlShutdown()
 

@@ -12,6 +12,8 @@ from ailab.errors import UsageError
 from ailab.i18n import _
 
 FOLDER = Path(__file__).parent
+# NVIDIA publishes the CUDA libraries as wheels for this kind of machine.
+CUDA_PLATFORM = "x86_64"
 
 
 class _Strict(BaseModel):
@@ -26,9 +28,10 @@ class Bound(_Strict):
 
 
 class Cuda(_Strict):
-    """The CUDA libraries of a stack, as wheels, and the oldest driver that serves them."""
+    """A stack's CUDA libraries: the oldest driver that serves them, the files that the framework opens, the wheels."""
 
     driver: str
+    libraries: list[str]
     packages: list[str]
 
 

@@ -1,0 +1,67 @@
+"""CUDA libraries in a generation: linked where TensorFlow looks, so that no variable and no system CUDA is needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from ailab.environments import ailab_cuda
+from ailab.stacks import Stack
+
+# What the group takes on disk, unpacked.
+NEEDED_MB = 3100
+# The profiler's library by the name that TensorFlow opens, where CUDA 11.8's has another (they are compatible).
+_ALSO = {"libcupti.so.11.8": "libcupti.so.11.2"}
+
+
+def is_among(stack: Stack, names: set[str]) -> bool:
+    """Whether the whole CUDA group of the stack is among the packages `names`."""
+    return stack.cuda is not None and {Requirement(one).name for one in stack.cuda.packages} <= names
+
+
+def site_packages(generation: Path) -> Path:
+    return next((generation / "lib").glob("python*/site-packages"))
+
+
+def install(generation: Path, cache: Path) -> None:
+    """After the packages are installed: link the libraries, and let each Python of the generation know of the rest.
+
+    `cache` is the machine's folder for kernels that the driver compiles. Doing it again changes nothing.
+    """
+    site = site_packages(generation)
+    for name, target in links(site).items():
+        _link(site / "tensorflow" / name, target)
+    cache.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ailab_cuda.__file__, site / "ailab_cuda.py")
+    (site / "ailab_cuda.pth").write_text(f"import ailab_cuda; ailab_cuda.prepare({str(cache)!r})\n", encoding="utf-8")
+
+
+def links(site: Path) -> dict[str, str]:
+    """The links that belong beside libtensorflow_framework.so, name -> relative target.
+
+    Its RUNPATH is $ORIGIN, and so is that of the libraries themselves: beside it, all of them find each other.
+    """
+    found = {path.name: f"../{path.relative_to(site)}" for path in sorted(site.glob("nvidia/*/lib/*.so*"))}
+    return found | {_ALSO[name]: target for name, target in found.items() if name in _ALSO}
+
+
+def link_driver(generation: Path, library: str) -> None:
+    """Link libcuda.so, which cuDNN opens by that name while most drivers install libcuda.so.1 only, to `library`.
+
+    The driver is the machine's and may move; so this is done again whenever the GPU is looked at.
+    """
+    if library:
+        _link(site_packages(generation) / "tensorflow" / "libcuda.so", library)
+
+
+def _link(link: Path, target: str) -> None:
+    """A link that is there at every moment, also for a Python that starts now."""
+    if link.is_symlink() and str(link.readlink()) == target:
+        return
+    unfinished = link.with_name(f".{link.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(target)
+    unfinished.replace(link)
