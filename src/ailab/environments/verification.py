@@ -56,7 +56,7 @@ class PackageProblem:
 class Verification:
     """What was found. Paths are relative to the generation; `files` counts what was compared.
 
-    `damaged` names the packages whose files were changed, as the cache that they are links into was then, too.
+    `damaged` names the packages whose files are not those that were installed: by links, the cache may have the same.
     """
 
     environment: str
@@ -100,6 +100,7 @@ def verify(generation: Generation) -> Verification:
     changed = [one for one, there in wrong if there]
     missing = [one.path for one, there in wrong if not there] + lost
     own_changed, own_missing = _own_files(generation)
+    problems = tuple(_package_problems(generation, found))
     folder = generation.folder
 
     def shown(paths: Iterable[str]) -> tuple[str, ...]:
@@ -113,8 +114,10 @@ def verify(generation: Generation) -> Verification:
         changed=shown([*(one.path for one in changed), *own_changed]),
         missing=shown([*missing, *own_missing]),
         extra=shown(_extra(Path(folder), site, {one.path for one in known})),
-        packages=tuple(_package_problems(generation, found)),
-        damaged=tuple(sorted({one.package for one in changed})),
+        packages=problems,
+        damaged=tuple(
+            sorted({one.package for one in changed} | {one.name for one in problems if one.problem == "build"})
+        ),
     )
 
 
