@@ -157,6 +157,10 @@ def test_one_that_is_being_built_anew_stays(machine: MachinePaths, lab: LabPaths
     assert verify(one).ok
 
 
+def test_on_a_machine_without_generations_there_is_nothing_to_do(machine: MachinePaths, lab: LabPaths) -> None:
+    assert collect(machine, Generations(machine, lab)) == collection.Collected(False, (), ())
+
+
 def test_what_a_killed_collection_left_is_removed(
     machine: MachinePaths, lab: LabPaths, three: list[Generation]
 ) -> None:

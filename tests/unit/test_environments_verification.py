@@ -125,7 +125,9 @@ def test_a_link_to_a_verified_file_is_no_surprise_and_one_that_leads_out_is(one:
 def test_what_ailab_added_is_known_and_missed_when_it_goes(one: Generation) -> None:
     added = site(one) / "cuda.pth"
     added.write_text("")
-    Path(one.folder, "added.txt").write_text(relative(one, added) + "\n")
+    driver = site(one) / "libcuda.so"
+    driver.symlink_to("/nonexistent/libcuda.so.1")
+    Path(one.folder, "added.txt").write_text("".join(f"{relative(one, path)}\n" for path in (added, driver)))
     assert verify(one).ok
     added.unlink()
     assert verify(one).missing == (relative(one, added),)

@@ -101,6 +101,7 @@ def collect(
     While it decides, no lab can be switched; a generation goes by one rename, and is deleted after that, so that a kill
     leaves none in part.
     """
+    machine.generations.mkdir(parents=True, exist_ok=True)
     with Labs(machine).collecting():
         found = generations.list()
         kept = reasons_to_keep(machine, found, with_previous=with_previous)

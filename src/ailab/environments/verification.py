@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,20 +177,28 @@ def _is_as_recorded(file: _File) -> bool:
         Path(file.path).lstat()
         return True
     algorithm, _equals, expected = file.digest.partition("=")
-    with open(file.path, "rb") as content:  # noqa: PTH123  tens of thousands of them: no Path for each
+    with open(file.path, "rb", buffering=0) as content:  # noqa: PTH123  tens of thousands of them: no Path for each
         try:
-            digest = hashlib.file_digest(content, algorithm).digest()
+            digest = _hash(content, algorithm, file.size)
         except ValueError:
             return False
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() == expected
+
+
+def _hash(content: FileIO, algorithm: str, size: int) -> bytes:
+    """Small files in one read: `file_digest` makes a buffer of 256 KB for each. Raises ValueError for no algorithm."""
+    if size > _PORTION_BYTES:
+        return hashlib.file_digest(content, algorithm).digest()
+    return hashlib.new(algorithm, content.readall()).digest()
 
 
 def _own_files(generation: Generation) -> tuple[list[str], list[str]]:
     """Of what is not the packages' (our own files, the program): what has been changed, and what is missing."""
     folder = Path(generation.folder)
     sealed = installed.read_seal(folder).own
-    wanted = {folder / name for name in sealed} | {generation.program} | _added(folder)
-    missing = {path for path in wanted if not path.exists()}
+    missing = {path for path in ({folder / name for name in sealed} | {generation.program}) if not path.exists()}
+    # A link of ours may lead out of the environment, to a driver that is not there today.
+    missing |= {path for path in _added(folder) if not path.is_symlink() and not path.exists()}
     changed = [
         str(folder / name)
         for name, digest in sealed.items()
