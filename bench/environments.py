@@ -28,6 +28,7 @@ from ailab.environments.generations import Generation, Generations
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
+from ailab.environments.verification import verify
 from ailab.paths import LabPaths, MachinePaths
 from ailab.settings import MirrorsSection
 from ailab.stacks import Stack, load_stack
@@ -143,6 +144,12 @@ class Bench:
         use = seconds(lambda: self.generations.use(ids[1], who="bench", why="bench"))
         return use, seconds(lambda: self.generations.rollback(who="bench"))
 
+    def verify(self) -> float:
+        """Seconds to compare every file of the environment with its lock, its files being in the page cache."""
+        made = self.ours(self.lock)
+        assert verify(made).ok
+        return verify(made).seconds
+
     @staticmethod
     def _clear(*folders: Path) -> None:
         for folder in folders:
@@ -163,6 +170,7 @@ def measure(bench: Bench, runs: int) -> dict[str, float]:
         taken.setdefault("its lock", []).append(locking)
         taken.setdefault("one package more", []).append(spent)
         taken.setdefault("its disk", []).append(share)
+        taken.setdefault("verify", []).append(bench.verify())
         use, rollback = bench.switch()
         taken.setdefault("use", []).append(use)
         taken.setdefault("rollback", []).append(rollback)
@@ -187,7 +195,11 @@ def build_rows(found: dict[str, float]) -> list[Row]:
 
 
 def switch_rows(found: dict[str, float]) -> list[Row]:
-    return [Row("use", "s", found["use"], 1.0), Row("rollback", "s", found["rollback"], 1.0)]
+    return [
+        Row("use", "s", found["use"], 1.0),
+        Row("rollback", "s", found["rollback"], 1.0),
+        Row("verify", "s", found["verify"], 5.0),
+    ]
 
 
 def main() -> None:

@@ -54,13 +54,18 @@ class MachinePaths:
         return self.home / "generations"
 
     @property
+    def labs(self) -> Path:
+        """A file for each lab that uses a generation."""
+        return self.home / "labs"
+
+    @property
     def tools(self) -> Path:
         return self.home / "tools"
 
     @property
     def account_folders(self) -> tuple[Path, ...]:
         """What the lab's account writes; the rest belongs to the launcher."""
-        return (self.cache, self.pythons, self.generations, self.tools)
+        return (self.cache, self.pythons, self.generations, self.labs, self.tools)
 
 
 @dataclass(frozen=True)

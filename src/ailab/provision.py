@@ -60,12 +60,15 @@ def ensure_environment(
     One that a person has switched to by hand stays, until lab.toml changes or they build `by_hand`.
     """
     from ailab.environments import interpreters, lock
+    from ailab.environments.labs import Labs
     from ailab.environments.uv import Uv
 
     section = lab.settings.environment
     stack, uv, wish = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors), wish_of(lab)
     with_cuda = preflight.wants_cuda(lab, stack, tell)
     current = lab.generations.current()
+    if current is not None:
+        Labs(lab.machine).register(lab.paths.root, current.id)
     if current is not None and not again and _is_wished(lab, current, stack, with_cuda=with_cuda):
         return preflight.ensure_gpu(lab, current, stack, tell, new=False)
     if current is not None and not by_hand and lab.generations.chosen_against(wish):

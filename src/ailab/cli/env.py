@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import env_gpu, labs
-from ailab.cli.output import human_size, note, print_json, say, step, table
+from ailab.cli import env_check, env_generations, env_gpu, labs
+from ailab.cli.output import note, print_json, say, step, table
 from ailab.i18n import _
 from ailab.paths import account_name
 
@@ -18,9 +18,10 @@ def app() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
     made.command("lock", help=_("Write lab.lock for what lab.toml asks; unchanged wishes change nothing."))(lock)
     made.command("build", help=_("Build the lock into a generation and use it."))(build)
-    made.command("list", help=_("The generations of this machine."))(list_generations)
+    env_generations.register(made)
     made.command("use", help=_("Switch to a generation."))(use)
     made.command("rollback", help=_("Switch back to the generation before."))(rollback)
+    env_check.register(made)
     made.command("gpu", help=_("Does the GPU work? Each link of the chain, with its remedy."))(env_gpu.gpu)
     made.command("stacks", help=_("The stacks that a lab can ask for."))(stacks)
     return made
@@ -53,23 +54,6 @@ def build(
         print_json(generation.to_json())
     else:
         say(_("In use: {id}").format(id=generation.id))
-
-
-def list_generations(json: Json = False) -> None:
-    lab = labs.open_lab()
-    current = lab.generations.current()
-    found = [
-        one.to_json() | {"current": current is not None and one.id == current.id} for one in lab.generations.list()
-    ]
-    if json:
-        print_json(found)
-        return
-    rows = [
-        ["*" if one["current"] else "", one["id"], one["python"], one["built_at"][:16].replace("T", " "),
-         human_size(one["size_bytes"])]
-        for one in found
-    ]  # fmt: skip
-    say(table(["", _("GENERATION"), "PYTHON", _("BUILT (UTC)"), _("SIZE")], rows))
 
 
 def use(

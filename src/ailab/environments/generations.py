@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ailab.environments import cuda
+from ailab.environments import cuda, installed
 from ailab.environments.interpreters import Interpreter
+from ailab.environments.labs import Labs
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import disk_full
@@ -123,12 +124,14 @@ class Generations:
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
                 return found, False
-            self._remove_halves()
+            self.remove_halves()
+            if again and found is not None:
+                _forget_changed(found, uv)
             with _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
-    def _remove_halves(self) -> None:
+    def remove_halves(self) -> None:
         """Remove what killed builds left behind; one whose lock is held is being built now, by another."""
         for folder in self._machine.generations.iterdir():
             if folder.name.startswith(".") or (folder / _COMPLETE).exists():
@@ -141,7 +144,8 @@ class Generations:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
-        packages, size = _installed(folder)
+        packages, size = _installed(folder, interpreter.version)
+        installed.seal(folder, interpreter.version)
         made = Generation(
             id=name,
             stack=stack.name,
@@ -163,12 +167,14 @@ class Generations:
 
         `wish` is the digest of what lab.toml asked for at that moment; see `chosen_against`.
         """
-        chosen = self.get(generation_id)
-        before = self.current()
-        if before is not None and before.id == chosen.id:
-            return chosen
         self._lab.environment.mkdir(parents=True, exist_ok=True)
-        with _locked(self._lab.environment / "switch.lock"):
+        labs = Labs(self._machine)
+        with labs.switching(), _locked(self._lab.environment / "switch.lock"):
+            chosen = self.get(generation_id)
+            before = self.current()
+            labs.register(self._lab.root, chosen.id)
+            if before is not None and before.id == chosen.id:
+                return chosen
             link = self._lab.environment / f"current.{os.getpid()}"
             link.unlink(missing_ok=True)
             link.symlink_to(chosen.folder)
@@ -209,12 +215,26 @@ class Generations:
         last: dict[str, Any] = next(reversed(self.history()), {})
         return last.get("why") in BY_HAND and last.get("wish") == wish
 
+    def before_current(self) -> str | None:
+        """The generation that a rollback would go to."""
+        way = [used for used in self._way_here()[:-1] if self._read(self._machine.generations / used) is not None]
+        return way[-1] if way else None
+
     def rollback(self, *, who: str, wish: str = "") -> Generation:
         """Go back to the generation that was in use before the current one."""
-        before = [used for used in self._way_here()[:-1] if self._read(self._machine.generations / used) is not None]
-        if before:
-            return self.use(before[-1], who=who, why=_ROLLBACK, wish=wish)
+        before = self.before_current()
+        if before is not None:
+            return self.use(before, who=who, why=_ROLLBACK, wish=wish)
         raise NotFound(_("There is no generation to go back to."), remedy=_("See those there are: ailab env list"))
+
+
+def _forget_changed(damaged: Generation, uv: Uv) -> None:
+    """Have uv fetch what was changed: a file that was written to is the same one in the cache, by its other name."""
+    from ailab.environments.verification import verify
+
+    packages = verify(damaged).damaged
+    if packages:
+        uv.run("cache", "clean", "--quiet", *packages)
 
 
 def _old(folder: Path) -> Path:
@@ -310,14 +330,10 @@ class Downloads:
         )
 
 
-def _installed(folder: Path) -> tuple[dict[str, str], int]:
+def _installed(folder: Path, python: str) -> tuple[dict[str, str], int]:
     """What is installed (name -> version), and the bytes of its files."""
-    site = cuda.site_packages(folder)
-    packages = {}
-    for info in sorted(site.glob("*.dist-info")):
-        name, _dash, version = info.name.removesuffix(".dist-info").partition("-")
-        packages[name.replace("_", "-").lower()] = version
-    return packages, _size(folder)
+    found = installed.distributions(installed.site_packages(folder, python))
+    return {one.name: one.version for one in found}, _size(folder)
 
 
 def _size(folder: Path | str) -> int:

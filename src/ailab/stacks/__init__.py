@@ -66,6 +66,11 @@ class Stack(_Strict):
         """The code that proves an environment of this stack; its last line of output is JSON."""
         return (FOLDER / f"proof_{self.proof}.py").read_text(encoding="utf-8")
 
+    def whole_proof_code(self) -> str:
+        """The code that tries all that the stack is for, in seconds; the quick proof where a stack has no other."""
+        whole = FOLDER / f"proof_{self.proof}_whole.py"
+        return whole.read_text(encoding="utf-8") if whole.exists() else self.proof_code()
+
 
 def list_stacks() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))

@@ -1,0 +1,77 @@
+"""The labs of a machine, so that what one of them uses is not taken away by another."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ailab.paths import LabPaths, MachinePaths
+
+
+@dataclass(frozen=True)
+class KnownLab:
+    """A lab's folder, and the generation that it uses."""
+
+    root: Path
+    generation: str
+
+
+class Labs:
+    """A file for each lab in AILAB_HOME/labs: {"root": its folder, "generation": the one in use}."""
+
+    def __init__(self, machine: MachinePaths) -> None:
+        self._folder = machine.labs
+
+    def register(self, root: Path, generation: str) -> None:
+        """Note that the lab at `root` uses `generation`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps({"root": str(root), "generation": generation}), encoding="utf-8")
+        unfinished.replace(path)
+
+    def known(self) -> tuple[KnownLab, ...]:
+        """Every lab with what it uses now; the file of one that has gone is removed."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                noted = json.loads(path.read_text(encoding="utf-8"))
+                lab = _seen(KnownLab(Path(noted["root"]), str(noted["generation"])))
+            except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
+                path.unlink(missing_ok=True)
+            else:
+                found.append(lab)
+        return tuple(found)
+
+    @contextmanager
+    def switching(self) -> Iterator[None]:
+        """Hold this while a lab is switched to a generation: none is collected meanwhile."""
+        with self._held(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Hold this while generations are taken away: no lab is switched to one meanwhile."""
+        with self._held(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _held(self, how: int) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("a") as held:
+            fcntl.flock(held, how)
+            yield
+
+
+def _seen(noted: KnownLab) -> KnownLab:
+    """The lab as it is now, or as it was noted where its folder is closed to us. Raises FileNotFoundError for none."""
+    try:
+        return KnownLab(noted.root, LabPaths(noted.root).current.readlink().name)
+    except PermissionError:
+        return noted
