@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ailab.environments.halves import COMPLETE as _COMPLETE
+from ailab.environments.halves import remove_halves
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
@@ -26,7 +28,6 @@ from ailab.i18n import _
 from ailab.paths import LabPaths, MachinePaths
 from ailab.stacks import Stack
 
-_COMPLETE = "generation.json"
 _ROLLBACK = "rollback"
 BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
@@ -121,22 +122,10 @@ class Generations:
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
                 return found, False
-            self._remove_halves()
+            remove_halves(self._machine.generations)
             with _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell)
                 return self._complete(folder, name, stack, lock, interpreter), True
-
-    def _remove_halves(self) -> None:
-        """Remove what killed builds left behind; one whose lock is held is being built now, by another."""
-        for folder in self._machine.generations.iterdir():
-            if folder.name.startswith(".") or (folder / _COMPLETE).exists():
-                continue
-            with (self._machine.generations / f".{folder.name}.lock").open("w") as held:
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
         packages, size = _installed(folder)
