@@ -32,7 +32,7 @@ NPM = "https://registry.npmjs.org"
 _ANSWER_SECONDS = 2.0
 _EVENTS = 50
 # Whose versions a bug report shows, beside ailab's own.
-_SHOWN = ("jupyterhub", "jupyterlab", "fastapi", "pydantic", "sqlalchemy", "uv")
+_SHOWN = ("jupyterhub", "jupyterlab", "fastapi", "pydantic", "sqlalchemy")
 
 
 def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
@@ -184,10 +184,22 @@ def versions(facts: Facts) -> dict[str, str]:
             shown[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    shown["uv"] = _uv_version(facts)
     shown |= {"stack": facts.settings.environment.stack, "AILAB_HOME": str(facts.machine.home)}
     if facts.lab is not None:
         shown |= {"lab": str(facts.lab.root), "generation": _generation(facts.lab)}
     return shown
+
+
+def _uv_version(facts: Facts) -> str:
+    from ailab import command
+    from ailab.environments.uv import Uv
+
+    try:
+        program = Uv(facts.machine, facts.settings.mirrors).program
+        return f"{command.run([program, '--version'], timeout=5).stdout.strip()}, {program}"
+    except (AilabError, OSError, ImportError) as refused:
+        return f"none: {refused}"
 
 
 def _generation(lab: LabPaths) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import socket
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,27 +25,38 @@ def builds(facts: Facts) -> Iterator[Finding]:
     if not halves:
         yield fine(_("None."))
         return
-    how = "rm -r " + " ".join(map(str, halves))
+    how = shlex.join(["rm", "-r", *map(str, halves)])
     yield warning(
         _("A killed build left {count} half-built environments behind: they only take room.").format(count=len(halves)),
-        ", ".join(map(str, halves)),
+        _listed(list(halves)),
         how,
         Fix(how, facts.probes.remove_halves),
     )
 
 
 def files(facts: Facts) -> Iterator[Finding]:
+    """Sockets are worth no warning, for a lab that was stopped leaves them and its next start replaces them; `--fix`
+    sweeps them up all the same."""
     assert facts.lab is not None, "a check of labs"
-    found = [
-        (_("Sockets that nobody listens on any more."), stale_sockets(facts.lab.run)),
-        (_("Half-made switches of the environment."), _switches(facts)),
-    ]
-    for message, paths in found:
-        if paths:
-            how = "rm " + " ".join(map(str, paths))
-            yield warning(message, ", ".join(map(str, paths)), how, Fix(how, partial(_remove, facts.lab, paths)))
-    if not any(paths for _message, paths in found):
+    switches = _switches(facts)
+    sockets = [] if facts.probes.daemon().pid or facts.probes.running() else stale_sockets(facts.lab.run)
+    if switches:
+        yield warning(_("Half-made switches of the environment."), _listed(switches), *_removal(facts.lab, switches))
+    if sockets:
+        how, fix = _removal(facts.lab, sockets)
+        seen = fine(_("Sockets of the stopped lab; its next start replaces them."), _listed(sockets))
+        yield replace(seen, remedy=how, fix=fix)
+    if not switches and not sockets:
         yield fine(_("Nothing."))
+
+
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _removal(lab: LabPaths, paths: list[Path]) -> tuple[str, Fix]:
+    how = shlex.join(["rm", *map(str, paths)])
+    return how, Fix(how, partial(_remove, lab, paths))
 
 
 def stale_sockets(folder: Path) -> list[Path]:

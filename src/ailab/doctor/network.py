@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # undocumented in typeshed
 
 from ailab.doctor import web
@@ -41,10 +41,18 @@ def proxy_for(address: str, variables: Mapping[str, str]) -> str:
     """The proxy that tools use for `address`; empty for none. As curl and urllib read the variables: the small-lettered
     one wins, no_proxy takes hosts out, all_proxy is the last resort."""
     known = {name.lower(): value for name, value in sorted(variables.items()) if value}
-    parts = urlsplit(address)
+    parts = _parts(address)
     if proxy_bypass_environment(parts.netloc.rpartition("@")[2], {"no": known.get("no_proxy", "")}):
         return ""
     return known.get(f"{parts.scheme}_proxy") or known.get("all_proxy", "")
+
+
+def _parts(address: str) -> SplitResult:
+    """`address` taken apart; empty parts for what is no address at all, which whoever asks it then says."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def proxies(facts: Facts) -> Iterator[Finding]:
@@ -88,7 +96,7 @@ def names(facts: Facts) -> Iterator[Finding]:
     """Whether the hosts that we have to ask ourselves have addresses. Behind a proxy that is the proxy's host alone."""
     needed: dict[str, bool] = {}
     for address, need in ((facts.index, _needs_index(facts)), (facts.registry, facts.lacks_tools)):
-        host = urlsplit(proxy_for(address, facts.network) or address).hostname
+        host = _parts(proxy_for(address, facts.network) or address).hostname
         if host and not _is_number(host):
             needed[host] = need or needed.get(host, False)
     looking = {host: begin(lambda host=host: _look_up(host)) for host in needed}  # type: ignore[misc]
@@ -133,9 +141,8 @@ def _is_number(host: str) -> bool:
 
 def package_index(facts: Facts) -> Iterator[Finding]:
     """Whether the index in use really answers as a package index does (PEP 503, PEP 691)."""
-    parts = urlsplit(facts.index)
-    if parts.scheme in ("", "file"):
-        yield _local_index(Path(parts.path), facts)
+    if "://" not in facts.index or facts.index.startswith("file://"):
+        yield _local_index(Path(facts.index.removeprefix("file://")), facts)
         return
     remedy = _("Set [mirrors] pypi in lab.toml to a simple index that answers; its address often ends in /simple.")
     context = web.context(facts.network.get("SSL_CERT_FILE"), facts.network.get("SSL_CERT_DIR"))
@@ -214,8 +221,6 @@ def clock(facts: Facts) -> Iterator[Finding]:
 def _servers_clock(facts: Facts) -> datetime | None:
     """The time that the index's server tells. Its certificate is not looked at: a wrong clock makes it look expired."""
     page = index_page(facts)
-    if urlsplit(page).scheme not in ("http", "https"):
-        return None
     try:
         answer = web.ask(page, proxy_for(page, facts.network), web.trusting_anyone())
         return parsedate_to_datetime(answer.date).astimezone(UTC) if answer.date else None

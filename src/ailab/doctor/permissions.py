@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from functools import partial
@@ -84,22 +85,13 @@ def _look(path: Path, wanted: int, uid: int) -> Iterator[Finding]:
                 owner=_name(seen.st_uid), me=_name(uid), path=path
             ),
         )
-    elif mode & ~wanted:
-        how = f"chmod {wanted:o} {path}"
-        yield error(
-            _("Others may look into {path}.").format(path=path),
-            _shown(path),
-            how,
-            Fix(how, partial(_close, path, wanted)),
-        )
     elif mode != wanted:
-        how = f"chmod {wanted:o} {path}"
-        yield warning(
-            _("The lab cannot fully use {path}.").format(path=path),
-            _shown(path),
-            how,
-            Fix(how, partial(_close, path, wanted)),
-        )
+        how = shlex.join(["chmod", f"{wanted:o}", str(path)])
+        fix = Fix(how, partial(_close, path, wanted))
+        if mode & ~wanted:
+            yield error(_("Others may look into {path}.").format(path=path), _shown(path), how, fix)
+        else:
+            yield warning(_("The lab cannot fully use {path}.").format(path=path), _shown(path), how, fix)
 
 
 def _close(path: Path, mode: int) -> None:
