@@ -23,7 +23,7 @@ from ailab.waiting import begin, within
 PACKAGE = "ipykernel"
 PROXY_PACKAGE = "configurable-http-proxy"
 CONNECT_SECONDS = 2.0
-NAME_SECONDS = 2.5
+NAME_SECONDS = 2.0
 # Certificates and one-time links allow for minutes; a person notices less than that nowhere.
 CLOCK_WRONG_SECONDS = 300
 CLOCK_OFF_SECONDS = 60

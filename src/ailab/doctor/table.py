@@ -16,7 +16,7 @@ from ailab.i18n import _
 from ailab.waiting import begin
 
 # All checks run side by side and have ended, or are given up, after this many seconds.
-PATIENCE_SECONDS = 3.5
+PATIENCE_SECONDS = 3.0
 
 
 def machine_checks() -> tuple[Check, ...]:

@@ -12,7 +12,7 @@ from ailab.i18n import _
 from ailab.waiting import TimedOut, within
 
 CONNECT_SECONDS = 2.0
-ASK_SECONDS = 2.5
+ASK_SECONDS = 2.0
 _START_BYTES = 65536
 Context = ssl.SSLContext
 
