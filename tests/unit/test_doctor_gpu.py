@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import reachable_folder
-from patients import facts_of, system
+from patients import as_nobody, facts_of, system
 
 from ailab.doctor import gpu
 from ailab.doctor.facts import Facts
@@ -83,22 +81,6 @@ def test_devices_that_may_not_be_opened(container: dict[str, str], said: str) ->
         facts = machine(folder, CARD, DRIVER, DEVICES, container)
         (facts.system / "dev/nvidia0").chmod(0)
         assert said in as_nobody(lambda: seen(facts).message)
-
-
-def as_nobody(look: Callable[[], str]) -> str:
-    """What `look` says in an account without privileges: to root, modes mean nothing."""
-    if os.geteuid() != 0:
-        return look()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setuid(65534)
-        os.write(writer, look().encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as said:
-        return said.read()
 
 
 def test_nvml_says_no(tmp_path: Path) -> None:

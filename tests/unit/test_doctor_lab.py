@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import free_port
-from patients import a_lab, facts_of, severities
+from conftest import free_port, reachable_folder
+from patients import a_lab, as_nobody, facts_of, severities
 
-from ailab.doctor import leftovers, permissions, processes
+from ailab.doctor import leftovers, permissions, processes, redaction, report, table
 from ailab.doctor.findings import Severity
 from ailab.errors import AilabError
 from ailab.paths import LabPaths
@@ -214,3 +214,20 @@ def test_settings_that_cannot_be_read_leave_the_other_checks_their_defaults(
         facts.probes.settings()
     assert said in refused.value.message and refused.value.remedy
     assert facts.packages and severities(permissions.lab_folders(replace(facts))) == [OK]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="looks as another account, which needs root")
+def test_another_account_is_told_whose_the_lab_is_and_no_check_breaks() -> None:
+    with reachable_folder() as folder:
+        lab = a_lab(folder / "lab")
+
+        def look() -> str:
+            facts = facts_of(folder / "home", lab)
+            redaction.learn_secrets(facts.lab, {})
+            results = table.run(table.lab_checks(), facts)
+            return report.compose(facts, results, {}, "(none)")
+
+        said = as_nobody(look)
+    assert "belongs to another account" in said and "Run as root" in said and "may not look into" in said
+    assert "broke" not in said

@@ -73,3 +73,11 @@ class Facts:
             return (self.system / path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What is in `folder`, sorted; nothing where we may not look."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []

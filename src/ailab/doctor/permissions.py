@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ailab.doctor.facts import Facts
+from ailab.doctor.facts import Facts, matching
 from ailab.doctor.findings import Finding, Fix, error, fine, warning
 from ailab.doctor.machine import existing
 from ailab.i18n import _
@@ -47,7 +47,7 @@ def _strange(facts: Facts) -> Iterator[Finding]:
     assert facts.lab is not None
     for path in facts.lab.private_folders:
         yield from _look(path, _FOLDER, facts.uid)
-    for path in (*_files(facts.lab.secrets), facts.lab.database):
+    for path in (*matching(facts.lab.secrets, "*"), facts.lab.database):
         yield from _look(path, _FILE, facts.uid)
     if facts.uid != 0 and not os.access(facts.lab.root, os.W_OK | os.X_OK):
         yield error(
@@ -55,13 +55,6 @@ def _strange(facts: Facts) -> Iterator[Finding]:
             _shown(facts.lab.root),
             _("Run as {owner}, who owns it.").format(owner=_name(facts.lab.root.stat().st_uid)),
         )
-
-
-def _files(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
 
 
 def _look(path: Path, wanted: int, uid: int) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ailab import command
+from ailab.doctor.facts import matching
 from ailab.paths import LabPaths
 
 _MASK = "***"
@@ -55,9 +56,9 @@ def _from_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _from_lab(lab: LabPaths) -> Iterator[str]:
-    for file in lab.secrets.glob("*"):
+    for file in matching(lab.secrets, "*"):
         yield from (line.strip() for line in _text(file).splitlines())
-    for file in lab.tasks.glob("*/spec.json"):
+    for file in matching(lab.tasks, "*/spec.json"):
         yield from _from_variables(_environment(_text(file)))
 
 

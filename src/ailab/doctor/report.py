@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ailab.doctor.facts import Facts
+from ailab.doctor.facts import Facts, matching
 from ailab.doctor.findings import Result
 from ailab.doctor.redaction import redact
 
@@ -57,8 +57,8 @@ def _logs(facts: Facts) -> Iterator[Path]:
     if facts.lab is not None:
         candidates += [
             facts.lab.daemon_log,
-            *sorted(facts.lab.tasks.glob("*/log")),
-            *sorted(facts.lab.tasks.glob("*/shim.log")),
+            *matching(facts.lab.tasks, "*/log"),
+            *matching(facts.lab.tasks, "*/shim.log"),
         ]
     for path in candidates:
         try:

@@ -36,13 +36,18 @@ class Answer:
 
 def context(file: str | None, folder: str | None, more: str | None = None) -> Callable[[], Context]:
     """Whom to trust, as uv and Node do: `file` and `folder` instead of the public authorities that they come with
-    (Mozilla's, as certifi's), `more` beside those. Made when it is called; raises `NoAnswer` for a bad file."""
+    (Mozilla's, which httpx has too), `more` beside those. Made when it is called; raises `NoAnswer` for a bad file."""
 
     def make() -> Context:
-        import certifi
+        import httpx
 
         try:
-            made = ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
+            named = file or folder
+            made = (
+                ssl.create_default_context(cafile=file, capath=folder)
+                if named
+                else httpx.create_ssl_context(trust_env=False)
+            )
             if more:
                 made.load_verify_locations(cafile=more)
         except OSError as refused:  # ssl.SSLError is one
