@@ -56,6 +56,7 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
         registry=mirrors.npm or NPM,
         packages=frozenset(Requirement(package).name for package in stack.packages),
         architectures=tuple(stack.platforms),
+        pythons=tuple(stack.pythons),
         architecture=platform.machine(),
         libc=_libc(),
         uid=os.geteuid(),
@@ -117,19 +118,12 @@ def _libc() -> str:
 
 
 def _python(lab: Lab, stack: Stack) -> str:
-    """The interpreter that a build would take; nothing is fetched."""
+    """The interpreter that a build would take; empty where it would have to be fetched, which is not done here."""
     from ailab.environments import interpreters
 
     wish = lab.settings.environment.python
     found = interpreters.present(stack, wish, lab.machine.pythons, Path.home())
-    if found is None:
-        raise AilabError(
-            _("No Python for {stack} is on this machine; ailab up would fetch one.").format(stack=stack.title),
-            remedy=_("Install one of {pythons} where there is no network: on PATH, or by pyenv.").format(
-                pythons=", ".join(stack.pythons)
-            ),
-        )
-    return f"{found.version}, {found.program}"
+    return f"{found.version}, {found.program}" if found else ""
 
 
 def _gpus() -> tuple[str, ...]:

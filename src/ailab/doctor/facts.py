@@ -22,9 +22,9 @@ class Daemon:
 class Probes:
     """What only other parts of ailab can tell. Each raises `AilabError` with a remedy when it is not as it should be.
 
-    `settings` reads lab.toml and lab.lock; `python` says which interpreter the environment would be built on; `port`
-    refuses a web port that cannot be had; `gpus` lists what the driver names; `running` are the ids of tasks that run;
-    `halves` are the folders that killed builds left behind, which `remove_halves` removes.
+    `settings` reads lab.toml and lab.lock; `python` says which interpreter the environment would be built on, empty for
+    none that is here; `port` refuses a web port that cannot be had; `gpus` lists what the driver names; `running` are
+    the ids of tasks that run; `halves` are the folders that killed builds left behind, which `remove_halves` removes.
     """
 
     settings: Callable[[], None]
@@ -42,10 +42,10 @@ class Facts:
     """One machine, and one lab on it if there is one.
 
     `network` holds the variables that every tool of ours gets (proxies, certificates); `index` and `registry` are the
-    addresses in use. `packages` are the names that the stack asks for, `architectures` where it runs. `libc` is as
-    confstr(3) says it ("glibc 2.36"; empty where it is not glibc), `installed` and `now` are seconds since the epoch.
-    `lacks_environment` and `lacks_tools` say what has yet to be downloaded. `system` is where /proc, /sys, /dev and
-    /etc are.
+    addresses in use. `packages` are the names that the stack asks for, `architectures` and `pythons` where it runs.
+    `libc` is as confstr(3) says it ("glibc 2.36"; empty where it is not glibc), `installed` and `now` are seconds since
+    the epoch. `lacks_environment` and `lacks_tools` say what has yet to be downloaded. `system` is where /proc, /sys,
+    /dev and /etc are.
     """
 
     settings: Settings
@@ -56,6 +56,7 @@ class Facts:
     registry: str
     packages: frozenset[str]
     architectures: tuple[str, ...]
+    pythons: tuple[str, ...]
     architecture: str
     libc: str
     uid: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ailab.doctor.facts import Facts
-from ailab.doctor.findings import Finding, fine
+from ailab.doctor.findings import Finding, fine, warning
 from ailab.i18n import _
 
 
@@ -16,7 +16,15 @@ def settings(facts: Facts) -> Iterator[Finding]:
 
 def python(facts: Facts) -> Iterator[Finding]:
     """Whether an environment can be built on an interpreter that is here already."""
-    yield fine(facts.probes.python())
+    found = facts.probes.python()
+    if found:
+        yield fine(found)
+        return
+    yield warning(
+        _("No Python that the stack runs on is on this machine: it has to be fetched."),
+        ", ".join(facts.pythons),
+        _("ailab up fetches one. Without a network, install one of them on PATH or by pyenv."),
+    )
 
 
 def port(facts: Facts) -> Iterator[Finding]:
