@@ -92,7 +92,7 @@ def ensure_daemon(lab: Lab) -> None:
         return
     if running is not None:
         lab.client.post("/api/leave")
-        wait_for(lambda: not _daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+        wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
     process = start_detached(
         [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
         log=lab.paths.daemon_log,
@@ -133,7 +133,7 @@ def daemon_status(client: Client) -> dict[str, Any] | None:
     return document
 
 
-def _daemon_pid(lab: Lab) -> int | None:
+def daemon_pid(lab: Lab) -> int | None:
     """The daemon that holds the lock, if any."""
     path = lab.paths.run / "daemon.lock"
     try:
@@ -215,14 +215,14 @@ def stop_lab(lab: Lab) -> list[str]:
     client = Client(lab.paths.daemon_socket, timeout=STOP_SECONDS)
     try:
         client.post("/api/down")
-        wait_for(lambda: not _daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
+        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
         return running
     except NotRunning:
         pass
-    pid = _daemon_pid(lab)
+    pid = daemon_pid(lab)
     if pid is not None:
         os.kill(pid, 9)
-        wait_for(lambda: not _daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
+        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
     for task_id in running:
         lab.runtime.stop(task_id)
     return running

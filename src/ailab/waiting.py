@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from typing import TypeVar
 
 from ailab.errors import AilabError
@@ -64,3 +66,29 @@ async def wait_for_async(
             raise timed_out(what, timeout)
         await asyncio.sleep(min(interval, remaining))
     raise AssertionError("unreachable")
+
+
+def begin(work: Callable[[], T]) -> Future[T]:
+    """Start `work` in a thread that nobody has to wait for: not even the process's end does."""
+    ending: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            ending.set_result(work())
+        except BaseException as error:
+            ending.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ending
+
+
+def within(timeout: float, work: Callable[[], T], what: str) -> T:
+    """What `work` returns or raises, or `TimedOut` after `timeout` seconds: for calls that know no timeout of their
+    own, as a name's resolution. What takes longer is left to itself."""
+    ending = begin(work)
+    try:
+        return ending.result(timeout)
+    except TimeoutError:
+        if ending.done():
+            raise
+        raise timed_out(what, timeout) from None

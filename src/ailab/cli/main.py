@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ailab import __version__
-from ailab.cli import down, env, events, init, invocation, open_, status, up, verify
+from ailab.cli import doctor, down, env, events, init, invocation, open_, status, up, verify
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
@@ -39,6 +39,7 @@ def build_app() -> typer.Typer:
     app.command("status", help=_("What runs, where, and how it is."))(status.status)
     app.command("open", help=_("A link that logs you in, opened in the browser where there is one."))(open_.open_lab)
     app.command("verify", help=_("Prove the environment in the lab's own kernel."))(verify.verify)
+    app.command("doctor", help=_("What is wrong with this machine and this lab, and what to type."))(doctor.doctor)
     app.command("down", help=_("Stop everything that up started; keep all files."))(down.down)
     app.command("init", help=_("Make a lab: a folder with a lab.toml."))(init.init)
     app.command("events", help=_("Who did what and when."))(events.events)

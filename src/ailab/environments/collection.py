@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ailab.environments.generations import Generation, Generations
+from ailab.environments.halves import remove_halves
 from ailab.environments.labs import KnownLab, Labs
 from ailab.environments.uv import Uv
 from ailab.events import now
@@ -111,7 +112,7 @@ def collect(
         removed = measure(going)
         gone = [one.id for one in going if _move_away(machine, one)]
     kept += [Kept(one.id, "building", "") for one in going if one.id not in gone]
-    generations.remove_halves()
+    remove_halves(machine.generations)
     for folder in machine.generations.glob(f"{_GONE}*"):
         shutil.rmtree(folder, ignore_errors=True)
     return Collected(dry_run, tuple(one for one in removed if one.id in gone), tuple(kept))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from ailab.environments import ailab_cuda
+from ailab.environments import ailab_cuda, installed
 from ailab.stacks import Stack
 
 # What the group takes on disk, unpacked.
@@ -26,17 +26,20 @@ def site_packages(generation: Path) -> Path:
     return next((generation / "lib").glob("python*/site-packages"))
 
 
-def install(generation: Path, cache: Path) -> None:
+def install(generation: Path, cache: Path) -> list[Path]:
     """After the packages are installed: link the libraries, and let each Python of the generation know of the rest.
 
-    `cache` is the machine's folder for kernels that the driver compiles. Doing it again changes nothing.
+    `cache` is the machine's folder for kernels that the driver compiles. Doing it again changes nothing. Returns what
+    was put there beside the packages.
     """
     site = site_packages(generation)
-    for name, target in links(site).items():
-        _link(site / "tensorflow" / name, target)
+    wanted = {site / "tensorflow" / name: target for name, target in links(site).items()}
+    for link, target in wanted.items():
+        _link(link, target)
     cache.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ailab_cuda.__file__, site / "ailab_cuda.py")
     (site / "ailab_cuda.pth").write_text(f"import ailab_cuda; ailab_cuda.prepare({str(cache)!r})\n", encoding="utf-8")
+    return [*wanted, site / "ailab_cuda.py", site / "ailab_cuda.pth"]
 
 
 def links(site: Path) -> dict[str, str]:
@@ -54,7 +57,9 @@ def link_driver(generation: Path, library: str) -> None:
     The driver is the machine's and may move; so this is done again whenever the GPU is looked at.
     """
     if library:
-        _link(site_packages(generation) / "tensorflow" / "libcuda.so", library)
+        link = site_packages(generation) / "tensorflow" / "libcuda.so"
+        _link(link, library)
+        installed.note_added(generation, [link])
 
 
 def _link(link: Path, target: str) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ailab.environments import cuda, installed
+from ailab.environments.halves import COMPLETE as _COMPLETE
+from ailab.environments.halves import remove_halves
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.labs import Labs
 from ailab.environments.lock import Lock
@@ -28,7 +30,6 @@ from ailab.i18n import _
 from ailab.paths import LabPaths, MachinePaths
 from ailab.stacks import Stack
 
-_COMPLETE = "generation.json"
 _ROLLBACK = "rollback"
 BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
@@ -124,24 +125,12 @@ class Generations:
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
                 return found, False
-            self.remove_halves()
+            remove_halves(self._machine.generations)
             if again and found is not None:
                 _forget_changed(found, uv)
             with _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell)
                 return self._complete(folder, name, stack, lock, interpreter), True
-
-    def remove_halves(self) -> None:
-        """Remove what killed builds left behind; one whose lock is held is being built now, by another."""
-        for folder in self._machine.generations.iterdir():
-            if folder.name.startswith(".") or (folder / _COMPLETE).exists():
-                continue
-            with (self._machine.generations / f".{folder.name}.lock").open("w") as held:
-                try:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                shutil.rmtree(folder, ignore_errors=True)
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
         packages, size = _installed(folder, interpreter.version)
@@ -293,7 +282,7 @@ def _install(
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
     uv.run(*words, on_line=Downloads(tell).read, needed_mb=needed)
     if with_cuda:
-        cuda.install(folder, uv.machine.cache / "cuda")
+        installed.note_added(folder, cuda.install(folder, uv.machine.cache / "cuda"))
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")

@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 _SEAL = "seal.json"
 # What we write beside the packages, and what makes a folder a virtual environment.
 OWN_FILES = ("requirements.txt", "constraints.txt", "pip.conf", "pyvenv.cfg")
+# Paths, one a line, of what we put beside the packages later on: no surprise, but missed when they go.
+ADDED = "added.txt"
 # In a .dist-info: how a package came there, which is not what it is.
 _ABOUT_THE_INSTALLER = ("INSTALLER", "REQUESTED", "direct_url.json")
 
@@ -103,3 +105,18 @@ def read_seal(folder: Path | str) -> Seal:
 
 def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def added(generation: Path) -> set[Path]:
+    """What `note_added` was told of, absolute."""
+    try:
+        return {generation / line for line in (generation / ADDED).read_text(encoding="utf-8").splitlines() if line}
+    except OSError:
+        return set()
+
+
+def note_added(generation: Path, paths: list[Path]) -> None:
+    """Note `paths`, files and links of ours below `generation`, as belonging there."""
+    known = added(generation) | set(paths)
+    lines = sorted(f"{path.relative_to(generation)}\n" for path in known)
+    (generation / ADDED).write_text("".join(lines), encoding="utf-8")

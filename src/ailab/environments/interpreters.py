@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +87,31 @@ def find(stack: Stack, python: str, uv: Uv) -> Interpreter:
         program = Path(python).expanduser()
         return _named(stack, copied(program, uv.machine.pythons) or program)
     minors = wanted_minors(stack, python)
+    return _first(minors, uv.machine.pythons, Path.home(), examine) or _fetch(stack, minors, uv)
+
+
+def present(stack: Stack, python: str, pythons: Path, home: Path) -> Interpreter | None:
+    """As `find`, but nothing is fetched: None where an interpreter would have to be. As root only root's own are run.
+
+    Raises `UsageError` for one that lab.toml names and that will not do.
+    """
+    look = _examine_roots if os.geteuid() == 0 else examine
+    if "/" in python:
+        program = Path(python).expanduser()
+        return _named(stack, copied(program, pythons) or program, look)
+    return _first(wanted_minors(stack, python), pythons, home, look)
+
+
+def _first(
+    minors: list[str], pythons: Path, home: Path, look: Callable[[Path], Interpreter | None]
+) -> Interpreter | None:
+    """The first candidate that `look` finds to be what it is named."""
     for minor in minors:
-        for program in candidates(minor, uv.machine.pythons, Path.home()):
-            found = examine(program)
+        for program in candidates(minor, pythons, home):
+            found = look(program)
             if found is not None and found.minor == minor:
                 return found
-    return _fetch(stack, minors, uv)
+    return None
 
 
 def is_wanted(python: str, version: str, program: str, pythons: Path) -> bool:
@@ -103,8 +122,8 @@ def is_wanted(python: str, version: str, program: str, pythons: Path) -> bool:
     return Path(program) == (copied(named, pythons) or named)
 
 
-def _named(stack: Stack, program: Path) -> Interpreter:
-    found = examine(program)
+def _named(stack: Stack, program: Path, look: Callable[[Path], Interpreter | None] = examine) -> Interpreter:
+    found = look(program)
     if found is None:
         raise UsageError(
             _("{program} is no Python that this account can run.").format(program=program),

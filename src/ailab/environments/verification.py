@@ -26,12 +26,10 @@ if TYPE_CHECKING:
     from ailab.stacks import Stack
 
 # What a virtual environment and ailab put there themselves, relative to the generation.
-_OWN = frozenset({".gitignore", ".lock", "CACHEDIR.TAG", "generation.json", "seal.json", ".compiled", "added.txt",
+_OWN = frozenset({".gitignore", ".lock", "CACHEDIR.TAG", "generation.json", "seal.json", ".compiled", installed.ADDED,
                   *installed.OWN_FILES})  # fmt: skip
 _VENVS_SCRIPTS = ("activate", "deactivate", "pydoc.bat", "python")
 _VENVS_MODULES = ("_virtualenv.py", "_virtualenv.pth")
-# Paths, one a line, that ailab put into a generation beside its packages: no surprise, but missed when they go.
-_ADDED = "added.txt"
 # A thread's portion: enough small files to be worth handing over, and no large file behind another.
 _PORTION_BYTES = 4_000_000
 _PORTION_FILES = 128
@@ -198,7 +196,7 @@ def _own_files(generation: Generation) -> tuple[list[str], list[str]]:
     sealed = installed.read_seal(folder).own
     missing = {path for path in ({folder / name for name in sealed} | {generation.program}) if not path.exists()}
     # A link of ours may lead out of the environment, to a driver that is not there today.
-    missing |= {path for path in _added(folder) if not path.is_symlink() and not path.exists()}
+    missing |= {path for path in installed.added(folder) if not path.is_symlink() and not path.exists()}
     changed = [
         str(folder / name)
         for name, digest in sealed.items()
@@ -207,16 +205,9 @@ def _own_files(generation: Generation) -> tuple[list[str], list[str]]:
     return changed, [str(path) for path in missing]
 
 
-def _added(folder: Path) -> set[Path]:
-    try:
-        return {folder / line for line in (folder / _ADDED).read_text(encoding="utf-8").splitlines() if line}
-    except OSError:
-        return set()
-
-
 def _extra(generation: Path, site: Path, known: set[str]) -> Iterator[str]:
     """Files that no package and nobody of us put there; one name more for a known file is none."""
-    known = known | {str(path) for path in _added(generation)}
+    known = known | {str(path) for path in installed.added(generation)}
     own = {str(generation / name) for name in _OWN} | {str(site / name) for name in _VENVS_MODULES}
     scripts = tuple(str(generation / "bin" / name) for name in _VENVS_SCRIPTS)
     for path in _walk(str(generation)):

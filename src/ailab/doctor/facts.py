@@ -1,0 +1,84 @@
+"""What the checks look at. It is all handed to them: no check asks the process it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ailab.paths import LabPaths, MachinePaths
+from ailab.settings import Settings
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """The lab's daemon: the process that holds its lock, if any, and whether it answers."""
+
+    pid: int | None
+    answers: bool
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What only other parts of ailab can tell. Each raises `AilabError` with a remedy when it is not as it should be.
+
+    `settings` reads lab.toml and lab.lock; `python` says which interpreter the environment would be built on, empty for
+    none that is here; `port` refuses a web port that cannot be had; `gpus` lists what the driver names; `running` are
+    the ids of tasks that run; `halves` are the folders that killed builds left behind, which `remove_halves` removes.
+    """
+
+    settings: Callable[[], None]
+    python: Callable[[], str]
+    port: Callable[[], None]
+    gpus: Callable[[], tuple[str, ...]]
+    daemon: Callable[[], Daemon]
+    running: Callable[[], tuple[str, ...]]
+    halves: Callable[[], tuple[Path, ...]]
+    remove_halves: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One machine, and one lab on it if there is one.
+
+    `network` holds the variables that every tool of ours gets (proxies, certificates); `index` and `registry` are the
+    addresses in use. `packages` are the names that the stack asks for, `architectures` and `pythons` where it runs.
+    `libc` is as confstr(3) says it ("glibc 2.36"; empty where it is not glibc), `installed` and `now` are seconds since
+    the epoch. `lacks_environment` and `lacks_tools` say what has yet to be downloaded. `system` is where /proc, /sys,
+    /dev and /etc are.
+    """
+
+    settings: Settings
+    machine: MachinePaths
+    lab: LabPaths | None
+    network: Mapping[str, str]
+    index: str
+    registry: str
+    packages: frozenset[str]
+    architectures: tuple[str, ...]
+    pythons: tuple[str, ...]
+    architecture: str
+    libc: str
+    uid: int
+    now: float
+    installed: float
+    temporary: Path
+    lacks_environment: bool
+    lacks_tools: bool
+    probes: Probes = field(repr=False)
+    system: Path = Path("/")
+
+    def read(self, path: str) -> str:
+        """A file of the system, as "proc/meminfo"; empty where there is none, or none that we may read."""
+        try:
+            return (self.system / path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What is in `folder`, sorted; nothing where we may not look."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []

@@ -1,0 +1,33 @@
+"""What the other parts of ailab know best: settings and lock, the Python for the stack, the web port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ailab.doctor.facts import Facts
+from ailab.doctor.findings import Finding, fine, warning
+from ailab.i18n import _
+
+
+def settings(facts: Facts) -> Iterator[Finding]:
+    facts.probes.settings()
+    yield fine(_("Both can be read."), str(facts.lab.settings) if facts.lab else "")
+
+
+def python(facts: Facts) -> Iterator[Finding]:
+    """Whether an environment can be built on an interpreter that is here already."""
+    found = facts.probes.python()
+    if found:
+        yield fine(found)
+        return
+    yield warning(
+        _("No Python that the stack runs on is on this machine: it has to be fetched."),
+        ", ".join(facts.pythons),
+        _("ailab up fetches one. Without a network, install one of them on PATH or by pyenv."),
+    )
+
+
+def port(facts: Facts) -> Iterator[Finding]:
+    facts.probes.port()
+    access = facts.settings.access
+    yield fine(_("Port {port} is free, or this lab's own.").format(port=access.port), f"{access.bind}:{access.port}")
