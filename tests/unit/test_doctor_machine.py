@@ -141,6 +141,7 @@ def test_an_interpreter_that_is_none(tmp_path: Path, python: str) -> None:
 
 def test_no_interpreter_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     found = list(lab.python(facts_of(tmp_path / "home", a_lab(tmp_path / "lab"))))
     assert severities(found) == [WARNING] and "3.11" in found[0].evidence and "ailab up" in found[0].remedy
