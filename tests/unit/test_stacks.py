@@ -17,7 +17,8 @@ def test_every_bound_names_the_error_that_it_prevents(name: str) -> None:
     for bound in stack.bounds:
         assert Requirement(bound.requirement).specifier and len(bound.reason) > 20
     assert stack.proof_code().rstrip().endswith(")")
-    ast.parse(stack.proof_code(), feature_version=(3, 8))
+    for code in (stack.proof_code(), stack.whole_proof_code()):
+        ast.parse(code, feature_version=(3, 8))
 
 
 def test_the_bounds_of_tensorflow_keep_out_what_breaks_it() -> None:
