@@ -81,7 +81,7 @@ def _is_of_lock(lab: Lab, generation: Generation) -> bool | None:
     from ailab.environments.lock import read_lock
 
     lock = read_lock(lab.paths.lock)
-    return None if lock is None else lock.digest() == generation.lock
+    return None if lock is None else generation.lock in (lock.digest(), lock.with_cuda().digest())
 
 
 def _prove(lab: Lab, generation: Generation, *, json: bool) -> dict[str, Any]:
