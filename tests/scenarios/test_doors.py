@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import psutil
 import pytest
 from conftest import CommandLine
-from rooms import listening, processes_of, tasks
+from rooms import kernel, listening, processes_of, tasks
 
 from ailab.settings_file import set_value
 
@@ -59,6 +59,7 @@ def test_every_port_is_on_loopback_and_wants_a_login(science: CommandLine) -> No
 def test_a_kernel_has_no_port_but_its_closed_pipe(science: CommandLine) -> None:
     """ipykernel binds one TCP socket whatever its transport: for the output of its own subprocesses, which bring a
     secret with each message (ipykernel.iostream, _pipe_uuid). A debugger's would be a second one."""
+    kernel(science, science.up()["login"]["user"])
     kernels = [process for process in processes_of(science) if "ipykernel_launcher" in process.cmdline()]
     assert kernels
     for process in kernels:
