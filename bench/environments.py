@@ -76,7 +76,7 @@ class Bench:
         return self.generations.build(self.stack, wanted, self.python, self.uv, lambda _text: None)[0]
 
     def cold_ours(self) -> float:
-        shutil.rmtree(self.machine.home, ignore_errors=True)
+        self._clear(self.machine.home)
         return seconds(lambda: self.ours(self.lock))
 
     def cold_uv(self) -> float:
@@ -160,6 +160,8 @@ class Bench:
     def _clear(*folders: Path) -> None:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+        # The disk is still busy with what was deleted: whoever is timed next would pay for it.
+        os.sync()
 
 
 def measure(bench: Bench, runs: int) -> dict[str, float]:
