@@ -209,9 +209,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return document
 
 
+def running_tasks(lab: Lab) -> list[str]:
+    """The ids of the lab's tasks that run, by the runtime's own word: true without a daemon, too."""
+    return [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]
+
+
 def stop_lab(lab: Lab) -> list[str]:
     """Stop every task of the lab, then its daemon; with or without the daemon's help. Returns what ran."""
-    running = [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]
+    running = running_tasks(lab)
     client = Client(lab.paths.daemon_socket, timeout=STOP_SECONDS)
     try:
         client.post("/api/down")

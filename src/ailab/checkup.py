@@ -166,7 +166,7 @@ def _daemon(lab: Lab) -> Daemon:
 
 
 def _running(lab: Lab) -> tuple[str, ...]:
-    return tuple(one for one in lab.runtime.tasks() if lab.runtime.poll(one).state in ("running", "starting"))
+    return tuple(bringup.running_tasks(lab))
 
 
 def versions(facts: Facts) -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ailab.cli import labs
+from ailab.cli.env_check import chosen
 from ailab.cli.output import print_json, say, step
-from ailab.errors import NotFound
 from ailab.i18n import _
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ def gpu(json: Annotated[bool, typer.Option("--json", help=_("Print JSON."))] = F
     from ailab.stacks import load_stack
 
     lab = labs.open_lab()
-    generation = lab.generations.current()
-    if generation is None:
-        raise NotFound(_("The environment is not built yet."), remedy=_("Build and start it: ailab up"))
+    generation = chosen(lab, "")
     with step(_("Trying the GPU")):
         checks, seen = preflight.examine(generation, load_stack(generation.stack))
     document = preflight.to_json(lab.settings.environment.gpu, generation, checks, seen)
