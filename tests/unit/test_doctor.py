@@ -1,12 +1,10 @@
-"""The doctor as a whole: checks that break or hang, secrets, the report, the command, a dead network."""
+"""The doctor as a whole: checks that break or hang, secrets, the report, the command."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -35,7 +33,6 @@ from ailab.runtimes.process import ProcessRuntime
 from ailab.store import Store
 
 OK, WARNING, ERROR = Severity.ok, Severity.warning, Severity.error
-WHOLE_SECONDS = 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -359,59 +356,3 @@ def test_in_chinese(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     main.run(["doctor"])
     assert "软件包索引" in capsys.readouterr().out
-
-
-@pytest.fixture
-def black_hole() -> Iterator[str]:
-    """An address that takes connections and never says a word, as a firewall or a broken proxy does."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def timed(words: list[str], environment: dict[str, str]) -> tuple[float, Any]:
-    """Seconds from typing to the prompt, the better of two; the document."""
-    seconds = []
-    for _try in range(2):
-        started = time.monotonic()
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
-        seconds.append(time.monotonic() - started)
-        assert done.returncode in (0, 1), done.stderr
-    return min(seconds), json.loads(done.stdout)
-
-
-def test_a_network_that_swallows_everything_costs_less_than_five_seconds(tmp_path: Path, black_hole: str) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(CHECKOUT / "src"),
-        "AILAB_LANG": "en",
-    }
-    environment |= {
-        "AILAB_HOME": str(tmp_path / "home"),
-        "HTTPS_PROXY": black_hole,
-        "AILAB_UV": os.environ.get("AILAB_UV", ""),
-    }
-    lab = a_lab(tmp_path / "lab")
-    words = [sys.executable, "-m", "ailab.cli.main", "--lab", str(lab.root), "doctor", "--json"]
-    seconds, said = timed(words, environment)
-    found = {check["name"]: check["findings"][0]["severity"] for check in said["checks"]}
-    assert found["index"] == found["npm"] == "error" and found["permissions"] == "ok"
-    assert seconds < WHOLE_SECONDS
-
-
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network namespace needs root")
-def test_no_network_at_all_costs_less_than_five_seconds(tmp_path: Path) -> None:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(CHECKOUT / "src"),
-        "AILAB_LANG": "en",
-    }
-    environment |= {"AILAB_HOME": str(tmp_path / "home"), "AILAB_UV": os.environ.get("AILAB_UV", "")}
-    words = ["unshare", "--net", sys.executable, "-m", "ailab.cli.main", "doctor", "--json"]
-    seconds, said = timed(words, environment)
-    found = {check["name"]: check["findings"][0] for check in said["checks"]}
-    assert {found[name]["severity"] for name in ("dns", "index", "npm")} == {"error"}
-    assert "pypi.org" in found["dns"]["message"] and found["clock"]["severity"] == "ok"
-    assert seconds < WHOLE_SECONDS
