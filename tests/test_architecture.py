@@ -22,7 +22,7 @@ MAY_ALSO_USE = {
     "models": {"runtimes", "resources"},
     "access": {"runtimes", "resources"},
 }
-WIRING = {"lab", "bringup", "provision", "fingerprint"}
+WIRING = {"lab", "bringup", "provision", "change", "fingerprint"}
 TOP = {"daemon", "portal", "cli"}
 # What a layer may import, besides itself.
 ALLOWED = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ailab.errors import UsageError
+from ailab.errors import NotFound, UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import account_name
@@ -15,7 +15,9 @@ from ailab.settings_file import refusal_at
 if TYPE_CHECKING:
     from ailab.access.tools import Tools
     from ailab.environments.generations import Generation
+    from ailab.environments.interpreters import Interpreter
     from ailab.environments.lock import Lock
+    from ailab.environments.uv import Uv
     from ailab.stacks import Stack
 
 Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
@@ -57,11 +59,9 @@ def ensure_environment(
 
     One that a person has switched to by hand stays, until lab.toml changes or they build `by_hand`.
     """
-    from ailab.environments import interpreters, lock
-    from ailab.environments.uv import Uv
+    from ailab.environments import lock
 
-    section = lab.settings.environment
-    stack, uv, wish = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors), wish_of(lab)
+    stack, wish = lab_stack(lab), wish_of(lab)
     current = lab.generations.current()
     if current is not None and not again and _is_wished(lab, current, stack):
         return current
@@ -70,15 +70,47 @@ def ensure_environment(
             _("Staying with {id}, which you switched to. To what lab.toml asks: ailab env build").format(id=current.id)
         )
         return current
-    with step(_("Looking for a Python")) as far:
-        interpreter = interpreters.find(stack, section.python, uv)
-        far(interpreter.version)
+    interpreter = find_python(lab, step)
     with step(_("Locking the environment")) as far:
-        known, written = lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program, far)
+        known, written = lock.ensure_lock(
+            lab.paths.lock, stack, lab.settings.environment.packages, uv_of(lab), interpreter.program, far
+        )
         far(_("written") if written else _("unchanged"))
-    with step(_("Building {stack}").format(stack=stack.title)) as far:
-        built, _new = lab.generations.build(stack, known, interpreter, uv, far, again=again)
+    built = build(lab, known, interpreter, step, again=again)
     return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
+
+
+def uv_of(lab: Lab) -> Uv:
+    from ailab.environments.uv import Uv
+
+    return Uv(lab.machine, lab.settings.mirrors)
+
+
+def find_python(lab: Lab, step: Step) -> Interpreter:
+    from ailab.environments import interpreters
+
+    with step(_("Looking for a Python")) as far:
+        interpreter = interpreters.find(lab_stack(lab), lab.settings.environment.python, uv_of(lab))
+        far(interpreter.version)
+    return interpreter
+
+
+def build(lab: Lab, locked: Lock, interpreter: Interpreter, step: Step, *, again: bool = False) -> Generation:
+    """The generation of `locked`, built if need be; not yet in use."""
+    stack = lab_stack(lab)
+    with step(_("Building {stack}").format(stack=stack.title)) as far:
+        return lab.generations.build(stack, locked, interpreter, uv_of(lab), far, again=again)[0]
+
+
+def exported(lab: Lab, format: str) -> str:
+    """lab.lock as "requirements" or "pylock". Raises `NotFound` where there is no lock yet."""
+    from ailab.environments import exporting, lock
+
+    known = lock.read_lock(lab.paths.lock)
+    if known is None:
+        raise NotFound(_("There is no lab.lock yet."), remedy=_("Write it: ailab env lock"))
+    stack = lab_stack(lab)
+    return exporting.pylock(known, stack, uv_of(lab)) if format == "pylock" else exporting.requirements(known, stack)
 
 
 def _is_wished(lab: Lab, current: Generation, stack: Stack) -> bool:

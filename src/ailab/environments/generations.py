@@ -163,7 +163,9 @@ class Generations:
         """
         chosen = self.get(generation_id)
         before = self.current()
-        if before is not None and before.id == chosen.id:
+        last: dict[str, Any] = next(reversed(self.history()), {})
+        # A kill may have come between the switch and its line.
+        if before is not None and before.id == chosen.id and last.get("to", chosen.id) == chosen.id:
             return chosen
         self._lab.environment.mkdir(parents=True, exist_ok=True)
         with _locked(self._lab.environment / "switch.lock"):
