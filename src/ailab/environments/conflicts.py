@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -88,8 +89,8 @@ def _way_out(stack: Stack, asked: list[str], wishes: list[str], resolve: Resolve
         except AilabError:
             continue
         versions = {one.version for one in packages if one.name == canonicalize_name(wanted.name)}
-        return _("{package} {versions} fits: ailab env add {package}").format(
-            package=bare, versions="/".join(sorted(versions))
+        return _("{package} {versions} fits: ailab env add {quoted}").format(
+            package=bare, quoted=shlex.quote(bare), versions="/".join(sorted(versions))
         )
     return _("Leave out one of them, or use it in a lab with another stack. Those there are: ailab env stacks")
 

@@ -116,14 +116,14 @@ class Generations:
         name = generation_id(stack, lock, interpreter)
         folder = self._machine.generations / name
         self._machine.generations.mkdir(parents=True, exist_ok=True)
-        with _locked(self._machine.generations / f".{name}.lock"):
+        with _locked(self._machine.generations / f".{name}.lock") as held:
             _bring_back(folder)
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
                 return found, False
             self._remove_halves()
             with _aside(folder):
-                _install(folder, stack, lock, interpreter, uv, tell)
+                _install(folder, stack, lock, interpreter, uv, tell, held)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
     def _remove_halves(self) -> None:
@@ -249,10 +249,11 @@ def _aside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
+    """Hold the lock at `path`; yields its file descriptor."""
     with path.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+        yield held.fileno()
 
 
 def _replace(path: Path, text: str) -> None:
@@ -262,14 +263,17 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _install(
-    folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
+    folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None], held: int
 ) -> None:
-    """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand."""
-    uv.run("venv", "--quiet", "--python", interpreter.program, folder)
+    """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand.
+
+    uv inherits the lock `held`: one that outlives a killed build keeps the next one waiting, not working beside it.
+    """
+    uv.run("venv", "--quiet", "--python", interpreter.program, folder, keep_open=[held])
     requirements = folder / "requirements.txt"
     requirements.write_text(lock.requirements(), encoding="utf-8")
     words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
-    uv.run(*words, on_line=Downloads(tell).read, needed_mb=NEEDED_MB)
+    uv.run(*words, on_line=Downloads(tell).read, needed_mb=NEEDED_MB, keep_open=[held])
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")

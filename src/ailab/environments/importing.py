@@ -26,6 +26,7 @@ from ailab.stacks import Stack
 LARGEST_FILE = 1024 * 1024
 _DEEPEST = 10
 _LONGEST = 300
+_PASSWORD = re.compile(r"//[^/\s@]*@")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASHES = re.compile(r"\s--hash[= ]\S+")
 _FILE_OPTION = re.compile(r"(?:-r|--requirement)[ =]*(\S.*)$")
@@ -62,7 +63,8 @@ class Found:
     left: list[tuple[str, str]] = field(default_factory=list)
 
     def leave(self, what: str, why: str) -> None:
-        self.left.append((what, why))
+        shown = _PASSWORD.sub("//***@", what)
+        self.left.append((shown if shown.isprintable() else _short(shown), why))
 
 
 def read_packages(path: Path) -> Found:
