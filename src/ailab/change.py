@@ -39,7 +39,8 @@ def open_lab(root: Path, tell: Callable[[str], None]) -> Lab:
 
     A change that is under way in another process is left to that. Raises what `Lab.open` does.
     """
-    if LabPaths(root).pending_change.exists():
+    # Where this account may not look, it has nothing to finish either.
+    if os.access(LabPaths(root).pending_change, os.R_OK):
         _recover(root, tell)
     return Lab.open(root)
 

@@ -180,6 +180,6 @@ def export(
     except OSError as error:
         raise UsageError(
             _("{path} cannot be written: {reason}.").format(path=output, reason=error.strerror),
-            remedy=_("Name a place that you may write to: -o FILE"),
+            remedy=_("Name a place that the lab's account may write to, or: ailab env export > FILE"),
         ) from None
     say(_("Wrote {path}.").format(path=output))

@@ -28,7 +28,7 @@ class DiskFull(AilabError):
 class DoNotFit(AilabError):
     """No set of versions satisfies all that is asked for. `detail` has the resolver's whole derivation."""
 
-    kind = "conflict"
+    kind = "does-not-fit"
 
 
 def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
