@@ -22,7 +22,7 @@ MAY_ALSO_USE = {
     "models": {"runtimes", "resources"},
     "access": {"runtimes", "resources"},
 }
-WIRING = {"lab", "bringup", "provision", "preflight", "fingerprint", "checkup"}
+WIRING = {"lab", "bringup", "provision", "preflight", "change", "fingerprint", "checkup"}
 TOP = {"daemon", "portal", "cli"}
 # What a layer may import, besides itself.
 ALLOWED = {

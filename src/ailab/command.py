@@ -69,12 +69,15 @@ def run(
     stdin: str | None = None,
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    keep_open: Sequence[int] = (),
 ) -> Finished:
     """Run a program to its end and return what it printed.
 
     `timeout` is in seconds; past it the program's whole process group is killed. `env` replaces the environment. With
     `on_line`, each line of standard error is handed over as it comes (progress). With `check`, a status other than 0
-    raises `CommandFailed`; a missing program and a timeout always do. Ctrl-C ends the program before it is passed on.
+    raises `CommandFailed`; a missing program and a timeout always do. The program inherits the file descriptors
+    `keep_open`: a lock (flock) on one of them is held until the program ends, even when we are killed. Ctrl-C ends the
+    program before it is passed on.
     """
     words = tuple(str(word) for word in argv)
     try:
@@ -88,6 +91,7 @@ def run(
             text=True,
             errors="replace",
             start_new_session=True,
+            pass_fds=tuple(keep_open),
         )
     except OSError as error:
         message = _("Cannot run {program}: {reason}.").format(program=words[0], reason=error.strerror)

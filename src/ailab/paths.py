@@ -121,6 +121,11 @@ class LabPaths:
         return self.environment / "current"
 
     @property
+    def pending_change(self) -> Path:
+        """The journal of a change of lab.toml, lab.lock and `current`; there only while one is under way."""
+        return self.environment / "change.json"
+
+    @property
     def run(self) -> Path:
         """The 0700 folder of sockets and pid files."""
         inside = self.state / "run"

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from ailab import preflight
-from ailab.errors import UsageError
+from ailab.errors import NotFound, UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import account_name
@@ -16,7 +16,9 @@ from ailab.settings_file import refusal_at
 if TYPE_CHECKING:
     from ailab.access.tools import Tools
     from ailab.environments.generations import Generation
+    from ailab.environments.interpreters import Interpreter
     from ailab.environments.lock import Lock
+    from ailab.environments.uv import Uv
     from ailab.stacks import Stack
 
 Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
@@ -44,10 +46,13 @@ def wish_of(lab: Lab) -> str:
 def ensure_lock(lab: Lab) -> tuple[Lock, bool]:
     """lab.lock for what lab.toml asks, and whether it had to be written."""
     from ailab.environments import interpreters, lock
-    from ailab.environments.uv import Uv
 
     section = lab.settings.environment
-    stack, uv = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors)
+    stack, uv = lab_stack(lab), uv_of(lab)
+    # One that fits needs no interpreter, which would have to be looked for.
+    known = lock.read_lock(lab.paths.lock)
+    if known is not None and known.inputs == lock.inputs_of(stack, section.packages):
+        return known, False
     interpreter = interpreters.find(stack, section.python, uv)
     return lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program)
 
@@ -59,12 +64,10 @@ def ensure_environment(
 
     One that a person has switched to by hand stays, until lab.toml changes or they build `by_hand`.
     """
-    from ailab.environments import interpreters, lock
+    from ailab.environments import lock
     from ailab.environments.labs import Labs
-    from ailab.environments.uv import Uv
 
-    section = lab.settings.environment
-    stack, uv, wish = lab_stack(lab), Uv(lab.machine, lab.settings.mirrors), wish_of(lab)
+    stack, wish = lab_stack(lab), wish_of(lab)
     with_cuda = preflight.wants_cuda(lab, stack, tell)
     current = lab.generations.current()
     if current is not None:
@@ -76,23 +79,65 @@ def ensure_environment(
             _("Staying with {id}, which you switched to. To what lab.toml asks: ailab env build").format(id=current.id)
         )
         return preflight.ensure_gpu(lab, current, stack, tell, new=False)
-    with step(_("Looking for a Python")) as far:
-        interpreter = interpreters.find(stack, section.python, uv)
-        far(interpreter.version)
+    interpreter = find_python(lab, step)
     with step(_("Locking the environment")) as far:
-        known, written = lock.ensure_lock(lab.paths.lock, stack, section.packages, uv, interpreter.program, far)
+        known, written = lock.ensure_lock(
+            lab.paths.lock, stack, lab.settings.environment.packages, uv_of(lab), interpreter.program, far
+        )
         far(_("written") if written else _("unchanged"))
+    built = build(lab, known, interpreter, step, tell, with_cuda=with_cuda, again=again)
+    return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
+
+
+def uv_of(lab: Lab) -> Uv:
+    from ailab.environments.uv import Uv
+
+    return Uv(lab.machine, lab.settings.mirrors)
+
+
+def find_python(lab: Lab, step: Step) -> Interpreter:
+    from ailab.environments import interpreters
+
+    with step(_("Looking for a Python")) as far:
+        interpreter = interpreters.find(lab_stack(lab), lab.settings.environment.python, uv_of(lab))
+        far(interpreter.version)
+    return interpreter
+
+
+def build(
+    lab: Lab,
+    locked: Lock,
+    interpreter: Interpreter,
+    step: Step,
+    tell: Callable[[str], None],
+    *,
+    with_cuda: bool,
+    again: bool = False,
+) -> Generation:
+    """The generation of `locked`, built if need be; not yet in use. One `with_cuda` has been tried on the GPU."""
+    stack = lab_stack(lab)
     title = _("Building {stack} with its CUDA libraries") if with_cuda else _("Building {stack}")
     with step(title.format(stack=stack.title)) as far:
-        applying = known.with_cuda() if with_cuda else known
-        built, _new = lab.generations.build(stack, applying, interpreter, uv, far, again=again)
+        applying = locked.with_cuda() if with_cuda else locked
+        built, _new = lab.generations.build(stack, applying, interpreter, uv_of(lab), far, again=again)
     if with_cuda:
         said: list[str] = []
         with step(_("Trying the GPU")):
             preflight.ensure_gpu(lab, built, stack, said.append, new=True)
         for text in said:
             tell(text)
-    return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
+    return built
+
+
+def exported(lab: Lab, format: str) -> str:
+    """lab.lock as "requirements" or "pylock". Raises `NotFound` where there is no lock yet."""
+    from ailab.environments import exporting, lock
+
+    known = lock.read_lock(lab.paths.lock)
+    if known is None:
+        raise NotFound(_("There is no lab.lock yet."), remedy=_("Write it: ailab env lock"))
+    stack = lab_stack(lab)
+    return exporting.pylock(known, stack, uv_of(lab)) if format == "pylock" else exporting.requirements(known, stack)
 
 
 def _is_wished(lab: Lab, current: Generation, stack: Stack, *, with_cuda: bool) -> bool:
@@ -112,9 +157,9 @@ def _is_wished(lab: Lab, current: Generation, stack: Stack, *, with_cuda: bool) 
 def ensure_tools(lab: Lab, step: Step) -> Tools:
     """The proxy and TensorBoard, installed if need be."""
     from ailab.access import tools
-    from ailab.environments.uv import Uv, network_environment
+    from ailab.environments.uv import network_environment
 
-    uv = Uv(lab.machine, lab.settings.mirrors)
+    uv = uv_of(lab)
     missing = tools.missing(lab.machine)
     if not missing:
         return tools.find(lab.machine)

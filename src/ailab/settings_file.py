@@ -35,7 +35,11 @@ class SettingsError(UsageError):
 
 def load_settings(path: Path) -> Settings:
     """The settings in `path`, a lab.toml. Raises `SettingsError` for anything wrong in it."""
-    text = _read(path)
+    return settings_from(path, _read(path))
+
+
+def settings_from(path: Path, text: str) -> Settings:
+    """The settings in `text`, which is or is to be the lab.toml at `path`. Raises `SettingsError`."""
     document = _parse(path, text)
     try:
         return Settings.model_validate(document).located(path.parent)

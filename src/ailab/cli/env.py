@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import env_check, env_generations, env_gpu, labs
+from ailab.cli import env_check, env_generations, env_gpu, env_packages, labs
 from ailab.cli.output import note, print_json, say, step, table
 from ailab.i18n import _
 from ailab.paths import account_name
@@ -21,15 +21,28 @@ def app() -> typer.Typer:
     env_generations.register(made)
     made.command("use", help=_("Switch to a generation."))(use)
     made.command("rollback", help=_("Switch back to the generation before."))(rollback)
+    env_packages.register(made)
     env_check.register(made)
     made.command("gpu", help=_("Does the GPU work? Each link of the chain, with its remedy."))(env_gpu.gpu)
     made.command("stacks", help=_("The stacks that a lab can ask for."))(stacks)
     return made
 
 
-def lock(json: Json = False) -> None:
+def lock(
+    packages: Annotated[
+        list[str] | None, typer.Argument(metavar="[PKG]...", help=_("With --upgrade: only these."))
+    ] = None,
+    upgrade: Annotated[
+        bool,
+        typer.Option("--upgrade", help=_("Take the newest that the stack allows; with names only of those.")),
+    ] = False,
+    json: Json = False,
+) -> None:
     from ailab import provision
 
+    if upgrade or packages:
+        env_packages.upgrade(packages or [], upgrade=upgrade, json=json)
+        return
     lab = labs.open_lab()
     with step(_("Locking the environment")):
         locked, written = provision.ensure_lock(lab)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ailab.cli import account, invocation
+from ailab.cli.output import note
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
 from ailab.paths import MachinePaths, default_lab, find_lab, locate_lab
@@ -17,15 +18,20 @@ if TYPE_CHECKING:
 
 def open_lab() -> Lab:
     """The lab that this command means, as the account that it belongs to."""
-    from ailab.lab import Lab
-
     root = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
     if os.geteuid() == 0:
         owner = account.account_of(root)
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
         account.become(owner, MachinePaths.from_environment(os.environ))
-    return speaking(Lab.open(root))
+    return opened(root)
+
+
+def opened(root: Path) -> Lab:
+    """The lab at `root`; what a killed command left of a change is finished or undone first, and said."""
+    from ailab import change
+
+    return speaking(change.open_lab(root, note))
 
 
 def folder_for_up() -> Path:

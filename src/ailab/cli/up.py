@@ -81,8 +81,9 @@ def prepare(port: int | None) -> Lab:
         note(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
     elif port is not None:
+        labs.opened(root)
         set_value(LabPaths(root).settings, "access", "port", port)
-    return labs.speaking(Lab.open(root))
+    return labs.opened(root)
 
 
 def bring_up(lab: Lab, person: str, holder: str) -> Ready:

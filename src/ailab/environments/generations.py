@@ -120,7 +120,7 @@ class Generations:
         name = generation_id(stack, lock, interpreter)
         folder = self._machine.generations / name
         self._machine.generations.mkdir(parents=True, exist_ok=True)
-        with _locked(self._machine.generations / f".{name}.lock"):
+        with _locked(self._machine.generations / f".{name}.lock") as held:
             _bring_back(folder)
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
@@ -129,7 +129,7 @@ class Generations:
             if again and found is not None:
                 _forget_changed(found, uv)
             with _aside(folder):
-                _install(folder, stack, lock, interpreter, uv, tell)
+                _install(folder, stack, lock, interpreter, uv, tell, held)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
@@ -162,7 +162,9 @@ class Generations:
             chosen = self.get(generation_id)
             before = self.current()
             labs.register(self._lab.root, chosen.id)
-            if before is not None and before.id == chosen.id:
+            last: dict[str, Any] = next(reversed(self.history()), {})
+            # A kill may have come between the switch and its line.
+            if before is not None and before.id == chosen.id and last.get("to", chosen.id) == chosen.id:
                 return chosen
             link = self._lab.environment / f"current.{os.getpid()}"
             link.unlink(missing_ok=True)
@@ -258,10 +260,11 @@ def _aside(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
+    """Hold the lock at `path`; yields its file descriptor."""
     with path.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+        yield held.fileno()
 
 
 def _replace(path: Path, text: str) -> None:
@@ -271,16 +274,19 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _install(
-    folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None]
+    folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None], held: int
 ) -> None:
-    """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand."""
-    uv.run("venv", "--quiet", "--python", interpreter.program, folder)
+    """An environment at its final place: venv, packages by hash, kernel, and bounds for pip by hand.
+
+    uv inherits the lock `held`: one that outlives a killed build keeps the next one waiting, not working beside it.
+    """
+    uv.run("venv", "--quiet", "--python", interpreter.program, folder, keep_open=[held])
     requirements = folder / "requirements.txt"
     requirements.write_text(lock.requirements(), encoding="utf-8")
     words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
     with_cuda = cuda.is_among(stack, {package.name for package in lock.packages})
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
-    uv.run(*words, on_line=Downloads(tell).read, needed_mb=needed)
+    uv.run(*words, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
     if with_cuda:
         installed.note_added(folder, cuda.install(folder, uv.machine.cache / "cuda"))
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")

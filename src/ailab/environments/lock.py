@@ -7,14 +7,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ailab.environments.conflicts import explained
 from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
 from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
-from ailab.errors import AilabError, UsageError
+from ailab.environments.uv_errors import DoNotFit
+from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.stacks import CUDA_PLATFORM, Stack
 
@@ -84,30 +86,62 @@ def ensure_lock(
     interpreter: Path,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> tuple[Lock, bool]:
-    """The lock for a stack and the packages asked for, and whether it had to be written.
-
-    One that was made for the same wish is left untouched; a lab without packages of its own gets the stack's tested
-    lock; else the packages are resolved around the tested versions, and freely only when that cannot be; `tell` then
-    says which tested versions moved. `interpreter` is any Python of the stack.
-    """
-    inputs = inputs_of(stack, asked)
-    lock = read_lock(path)
-    if lock is not None and lock.inputs == inputs:
+    """The lock for a stack and the packages asked for, and whether it had to be written; see `wanted_lock`."""
+    known = read_lock(path)
+    lock = wanted_lock(known, stack, asked, uv, interpreter, tell)
+    if lock is known:
         return lock, False
-    shipped = read_lock(stack.shipped_lock)
-    if shipped is not None and shipped.inputs == inputs:
-        lock = shipped
-    else:
-        for wish in asked:
-            check_wish(wish)
-        lock = _resolve_around(stack, asked, shipped, uv, interpreter, tell)
+    write_lock(path, lock)
+    return lock, True
+
+
+def write_lock(path: Path, lock: Lock) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(lock.text(), encoding="utf-8")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return lock, True
+
+
+def wanted_lock(
+    known: Lock | None, stack: Stack, asked: list[str], uv: Uv, interpreter: Path, tell: Callable[[str], None]
+) -> Lock:
+    """The lock for a stack and the packages asked for; `known`, the lab's own, where that is for the same wish.
+
+    A lab without packages of its own gets the stack's tested lock; else the packages are resolved around the versions
+    that it has (`versions_to_stay`), and these move only when there is no other way; `tell` then says which tested
+    versions moved. `interpreter` is any Python of the stack.
+    """
+    inputs = inputs_of(stack, asked)
+    if known is not None and known.inputs == inputs:
+        return known
+    shipped = read_lock(stack.shipped_lock)
+    stay = versions_to_stay(stack, known, shipped)
+    if shipped is not None and shipped.inputs == inputs and _pins(shipped.packages) <= _pins(stay):
+        return shipped
+    for wish in asked:
+        check_wish(wish)
+    lock, moved_all = resolve_around(stack, asked, stay, uv, interpreter)
+    if moved_all and shipped is not None:
+        tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
+    return lock
+
+
+def versions_to_stay(stack: Stack, known: Lock | None, shipped: Lock | None) -> tuple[Package, ...]:
+    """What a new resolution has no reason to move: the lab's own versions; after a change of the stack, the tested ones
+    before these."""
+    tested = shipped.packages if shipped is not None else ()
+    if known is None or known.stack != stack.name:
+        return tested
+    if known.inputs == inputs_of(stack, list(known.asked)):
+        return known.packages
+    names = {package.name for package in tested}
+    return (*tested, *(package for package in known.packages if package.name not in names))
+
+
+def _pins(packages: Iterable[Package]) -> set[str]:
+    return {package.pin() for package in packages}
 
 
 def check_wish(wish: str) -> None:
@@ -125,19 +159,30 @@ def check_wish(wish: str) -> None:
         raise UsageError(message, remedy=_("Put it on an index of your own and set [mirrors] pypi to that."))
 
 
-def _resolve_around(
-    stack: Stack, asked: list[str], shipped: Lock | None, uv: Uv, interpreter: Path, tell: Callable[[str], None]
-) -> Lock:
-    if shipped is None:
-        return resolve(stack, asked, [], uv, interpreter)
+def resolve_around(
+    stack: Stack, asked: list[str], stay: Sequence[Package], uv: Uv, interpreter: Path
+) -> tuple[Lock, bool]:
+    """The lock with all of `stay` where it was; else with as much of it as can be, and True. Raises `DoNotFit`."""
+
+    def resolved(wishes: list[str], kept: Sequence[str], preferred: Sequence[Package]) -> Lock:
+        return with_known_hashes(resolve(stack, wishes, list(kept), uv, interpreter, preferred), stay)
+
+    if stay:
+        try:
+            return resolved(asked, [package.pin() for package in stay], ()), False
+        except DoNotFit:
+            pass
     try:
-        return resolve(stack, asked, [package.pin() for package in shipped.packages], uv, interpreter)
-    except AilabError as error:
-        if "no solution found" not in error.detail.lower():
-            raise
-    lock = resolve(stack, asked, [], uv, interpreter)
-    tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
-    return lock
+        return resolved(asked, (), stay), bool(stay)
+    except DoNotFit as error:
+        raise explained(error, stack, asked, lambda wishes: resolved(wishes, (), stay).packages) from error
+
+
+def with_known_hashes(lock: Lock, known: Iterable[Package]) -> Lock:
+    """The lock with each version's files as they were known: what an index has or lacks today moves nothing."""
+    hashes = {(package.name, package.version): package.hashes for package in known}
+    packages = (replace(one, hashes=hashes.get((one.name, one.version), one.hashes)) for one in lock.packages)
+    return replace(lock, packages=tuple(packages))
 
 
 def moved(before: Lock, after: Lock) -> list[str]:
@@ -154,10 +199,13 @@ def moved(before: Lock, after: Lock) -> list[str]:
     ]
 
 
-def resolve(stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter: Path) -> Lock:
-    """Resolve for every Python and platform of the stack with `uv lock`; `kept` are pins to stay with."""
+def resolve(
+    stack: Stack, asked: list[str], kept: list[str], uv: Uv, interpreter: Path, preferred: Sequence[Package] = ()
+) -> Lock:
+    """Resolve for every Python and platform of the stack with `uv lock`; `kept` are pins to stay with, `preferred`
+    packages are moved only where they must be. Raises `DoNotFit`."""
     project = _project(stack, [*stack.packages, *asked], [*stack.constraints, *kept])
-    packages = _resolved(stack, project, uv, interpreter)
+    packages = _resolved(stack, project, uv, interpreter, preferred)
     cuda = _cuda_group(stack, uv, interpreter)
     return Lock(stack.name, inputs_of(stack, asked), tuple(sorted(asked)), packages, cuda)
 
@@ -177,10 +225,14 @@ def _cuda_group(stack: Stack, uv: Uv, interpreter: Path) -> tuple[Package, ...]:
     return _resolved(stack, _project(stack, wanted, []), uv, interpreter)
 
 
-def _resolved(stack: Stack, project: str, uv: Uv, interpreter: Path) -> tuple[Package, ...]:
+def _resolved(
+    stack: Stack, project: str, uv: Uv, interpreter: Path, preferred: Sequence[Package] = ()
+) -> tuple[Package, ...]:
     """What uv resolves a project to, with markers that are as short as the stack allows."""
     with tempfile.TemporaryDirectory(prefix="ailab-lock-") as folder:
         (Path(folder) / "pyproject.toml").write_text(project, encoding="utf-8")
+        if preferred:
+            (Path(folder) / "uv.lock").write_text(_preferences(stack, preferred), encoding="utf-8")
         uv.run("lock", "--python", interpreter, cwd=Path(folder))
         words = ("export", "--frozen", "--no-emit-project", "--no-annotate", "--no-header")
         exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=Path(folder))
@@ -189,14 +241,30 @@ def _resolved(stack: Stack, project: str, uv: Uv, interpreter: Path) -> tuple[Pa
     return tuple(package for package in simple if package is not None)
 
 
-def _project(stack: Stack, dependencies: list[str], constraints: list[str]) -> str:
+def requires_python(stack: Stack) -> str:
     minors = sorted(int(minor.split(".")[1]) for minor in stack.pythons)
+    return f">=3.{minors[0]},<3.{minors[-1] + 1}"
+
+
+def _preferences(stack: Stack, packages: Sequence[Package]) -> str:
+    """An old uv.lock, as far as uv needs it to prefer these versions: names and versions; it does not look where they
+    are from."""
+    lines = ["version = 1", f"requires-python = {json.dumps(requires_python(stack))}"]
+    for package in packages:
+        lines += ["", "[[package]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
+        lines.append('source = { registry = "." }')
+        if package.marker:
+            lines.append(f"resolution-markers = [{json.dumps(package.marker)}]")
+    return "\n".join(lines) + "\n"
+
+
+def _project(stack: Stack, dependencies: list[str], constraints: list[str]) -> str:
     where = [f"sys_platform == 'linux' and platform_machine == '{platform}'" for platform in stack.platforms]
     each = [f"{one} and python_version == '{minor}'" for one in where for minor in stack.pythons]
     return f"""[project]
 name = "lab"
 version = "0"
-requires-python = ">=3.{minors[0]},<3.{minors[-1] + 1}"
+requires-python = {json.dumps(requires_python(stack))}
 dependencies = {json.dumps(dependencies)}
 [tool.uv]
 package = false

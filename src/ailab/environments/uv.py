@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +85,15 @@ class Uv:
         cwd: Path | None = None,
         on_line: Callable[[str], None] | None = None,
         needed_mb: int = _USUAL_MB,
+        keep_open: Sequence[int] = (),
     ) -> str:
-        """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full."""
+        """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full; `keep_open` as in
+        `command.run`."""
         try:
             argv = [self.program, *words]
-            return command.run(argv, timeout=INSTALL_SECONDS, env=self.environment(), cwd=cwd, on_line=on_line).stdout
+            return command.run(
+                argv, timeout=INSTALL_SECONDS, env=self.environment(), cwd=cwd, on_line=on_line, keep_open=keep_open
+            ).stdout
         except command.CommandFailed as error:
             known = explain(error.detail, index=self.index or "PyPI", cache=self.machine.cache, needed_mb=needed_mb)
             if known is not None:

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from ailab.environments.build_needs import apt_packages
 from ailab.errors import AilabError
 from ailab.i18n import _
 
@@ -22,6 +23,12 @@ class DiskFull(AilabError):
     """There is no room for what was to be written. What was half done has been removed."""
 
     kind = "disk-full"
+
+
+class DoNotFit(AilabError):
+    """No set of versions satisfies all that is asked for. `detail` has the resolver's whole derivation."""
+
+    kind = "does-not-fit"
 
 
 def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
@@ -49,7 +56,7 @@ def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError
     if "No solution found" in said or "unsatisfiable" in said:
         remedy = _("Change [environment] packages in lab.toml so that they fit together and with the stack.")
         message = _("The packages do not fit together: {why}").format(why=_because(said))
-        return AilabError(message, remedy=remedy, detail=said)
+        return DoNotFit(message, remedy=remedy, detail=said)
     return None
 
 
@@ -76,9 +83,12 @@ def _not_built(said: str, where: str) -> tuple[str, str] | None:
     found = _NOT_BUILT.search(said)
     if found is None:
         return None
+    needs = " ".join(apt_packages(said))
     return (
         _("{package} has no wheel that fits, and could not be built from its source.").format(package=found[1]),
-        _("Ask for another version in [environment] packages; or give it what it builds with, as: apt-get install g++"),
+        _("Give it what it builds with: apt-get install {needs}; or choose a version that has a wheel.").format(
+            needs=needs
+        ),
     )
 
 
