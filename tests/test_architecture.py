@@ -15,14 +15,15 @@ FOUNDATION = {
     "migrations",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
-            "backup", "pipelines", "doctor", "notebooks"}  # fmt: skip
+            "backup", "pipelines", "doctor", "notebooks", "bundles"}  # fmt: skip
 MAY_ALSO_USE = {
     "environments": {"stacks"},
+    "bundles": {"environments"},
     "jobs": {"runtimes", "resources"},
     "models": {"runtimes", "resources"},
     "access": {"runtimes", "resources"},
 }
-WIRING = {"lab", "bringup", "provision", "preflight", "change", "fingerprint", "checkup"}
+WIRING = {"lab", "bringup", "provision", "preflight", "change", "bundling", "fingerprint", "checkup"}
 TOP = {"daemon", "portal", "cli"}
 # What a layer may import, besides itself.
 ALLOWED = {

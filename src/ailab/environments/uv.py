@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command
-from ailab.environments.uv_errors import explain
+from ailab.environments.uv_errors import DoNotFit, explain
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.paths import MachinePaths
@@ -79,6 +79,46 @@ class Uv:
             variables["UV_PYTHON_INSTALL_MIRROR"] = self.mirrors.python
         return variables
 
+    def pip_environment(self) -> dict[str, str]:
+        """For pip: the same network and index. Its own settings files are left out, as uv's are."""
+        variables = network_environment(self.mirrors, os.environ)
+        variables |= {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": os.environ.get("HOME", "/"),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_CACHE_DIR": str(self.machine.cache / "pip"),
+        }
+        if self.index:
+            variables["PIP_INDEX_URL"] = self.index
+        # Before Python 3.10, pip does not look into the system's certificates.
+        authorities = variables.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
+        if authorities:
+            variables["PIP_CERT"] = authorities
+        return variables
+
+    def sync(
+        self,
+        python: Path,
+        requirements: Path,
+        *options: str,
+        on_line: Callable[[str], None] | None = None,
+        needed_mb: int = _USUAL_MB,
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        """Make the environment of `python` what a requirements file with hashes names, and nothing else: from the
+        machine's own wheels where a bundle has brought them all, else from the index."""
+        words: tuple[str | Path, ...] = ("pip", "sync", "--python", python, "--require-hashes", *options, requirements)
+        wheels = self.machine.wheels
+        if next(wheels.glob("*.whl"), None) is not None:
+            own = ("--offline", "--no-index", "--find-links", wheels)
+            try:
+                self.run(*words, *own, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open, source=str(wheels))
+            except DoNotFit:
+                pass
+            else:
+                return
+        self.run(*words, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open)
+
     def run(
         self,
         *words: str | Path,
@@ -86,16 +126,18 @@ class Uv:
         on_line: Callable[[str], None] | None = None,
         needed_mb: int = _USUAL_MB,
         keep_open: Sequence[int] = (),
+        source: str = "",
     ) -> str:
-        """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full; `keep_open` as in
-        `command.run`."""
+        """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full, `source` where the
+        packages come from when it is not the index; `keep_open` as in `command.run`."""
         try:
             argv = [self.program, *words]
             return command.run(
                 argv, timeout=INSTALL_SECONDS, env=self.environment(), cwd=cwd, on_line=on_line, keep_open=keep_open
             ).stdout
         except command.CommandFailed as error:
-            known = explain(error.detail, index=self.index or "PyPI", cache=self.machine.cache, needed_mb=needed_mb)
+            source = source or self.index or "PyPI"
+            known = explain(error.detail, index=source, cache=self.machine.cache, needed_mb=needed_mb)
             if known is not None:
                 raise known from error
             last = (error.detail.splitlines() or [error.message])[-1].strip()

@@ -1,0 +1,95 @@
+"""`ailab bundle`: a lab in one file, for machines without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from ailab.cli import invocation, labs
+from ailab.cli.output import human_size, note, print_json, say, step
+from ailab.errors import Conflict, UsageError
+from ailab.i18n import _
+from ailab.paths import default_lab
+
+Json = Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))]
+
+
+def app() -> typer.Typer:
+    made = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    made.command("create", help=_("Pack the lab, with all that it needs, into one file."))(create)
+    made.command("install", help=_("Make the same lab from such a file, without a network."))(install)
+    return made
+
+
+def create(file: Annotated[Path, typer.Argument(help=_("The new file."))], json: Json = False) -> None:
+    from ailab import bundling
+
+    # Opened before root is given up: it need not be where the lab's account may write.
+    with _new_file(file) as sink:
+        lab = labs.open_lab()
+        description = bundling.create(lab, sink, step, note)
+        size = os.fstat(sink.fileno()).st_size
+    if json:
+        print_json({"file": str(file), "bytes": size, "stack": description.stack, "lock": description.lock})
+        return
+    say(_("Wrote {file} ({size}): {stack} on Python {python}.").format(
+        file=file, size=human_size(size), stack=description.stack, python=description.python))  # fmt: skip
+    say(_("On the other machine: tar xf {name} ailab && ailab/ailab bundle install {name}").format(name=file.name))
+
+
+def install(
+    file: Annotated[Path, typer.Argument(help=_("The bundle."))],
+    folder: Annotated[Path | None, typer.Argument(metavar="[DIR]", help=_("The lab's folder."))] = None,
+    json: Json = False,
+) -> None:
+    from ailab import bundling
+    from ailab.bundles.file import Reader
+
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise UsageError(
+            _("{path} cannot be read: {reason}.").format(path=file, reason=error.strerror),
+            remedy=_("Name a file that ailab bundle create wrote."),
+        ) from None
+    with source:
+        reader = Reader(source, str(file))
+        root = (folder or invocation.current.lab or default_lab(os.environ)).expanduser().absolute()
+        labs.enter(root)
+        lab = bundling.install(reader, root, step, note)
+    if json:
+        generation = lab.generations.current()
+        print_json({"lab": str(root), "generation": generation.id if generation is not None else ""})
+        return
+    say(_("The lab is in {path}. Start it: ailab --lab {path} up").format(path=root))
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that was not there; it goes again when the writing fails."""
+    if path.exists() and (not path.is_file() or path.stat().st_size):
+        raise Conflict(
+            _("{path} is there already.").format(path=path), remedy=_("Choose another name, or remove it first.")
+        )
+    try:
+        sink = path.open("wb")
+    except OSError as error:
+        raise UsageError(
+            _("{path} cannot be written: {reason}.").format(path=path, reason=error.strerror),
+            remedy=_("Name a place that you may write to."),
+        ) from None
+    with sink:
+        try:
+            yield sink
+        except BaseException:
+            sink.truncate(0)
+            # Having given up root, we may not remove it.
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise

