@@ -19,7 +19,8 @@ _PIP = Path(__file__).parent.parent / "requirements" / "pip.txt"
 _BUILDERS = ("setuptools", "wheel")
 # pip from a folder of its own, under the Python that the wheels are for; its progress, too, on standard error.
 _RUN = (
-    "import os, runpy, sys; os.dup2(2, 1); sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('pip', alter_sys=True)"
+    "import os, runpy, sys; os.dup2(2, 1); sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module('pip', run_name='__main__', alter_sys=True)"
 )
 _FILE = re.compile(r"\s*(?:Downloading|Using cached) (\S+)")
 
@@ -36,14 +37,18 @@ def fetch(requirements: str, python: Path, folder: Path, uv: Uv, tell: Callable[
         )
         wanted = place / "requirements.txt"
         wanted.write_text(requirements, encoding="utf-8")
-        _download(place / "pip", python, ("--require-hashes", "-r", wanted), folder, uv, _Files(tell).read)
+        _download(place / "pip", python, ("--require-hashes", "-r", wanted), folder, uv, tell)
         if any(not path.name.endswith(".whl") for path in folder.iterdir()):
-            _download(place / "pip", python, _BUILDERS, folder, uv, lambda _line: None)
+            _download(place / "pip", python, _BUILDERS, folder, uv, tell)
 
 
 def _download(
-    pip: Path, python: Path, words: tuple[str | Path, ...], folder: Path, uv: Uv, on_line: Callable[[str], None]
+    pip: Path, python: Path, words: tuple[str | Path, ...], folder: Path, uv: Uv, tell: Callable[[str], None]
 ) -> None:
+    def on_line(line: str) -> None:
+        if file := _file_in(line):
+            tell(file)
+
     options = ("--no-deps", "--no-input", "--progress-bar", "off", "--disable-pip-version-check", "--prefer-binary")
     argv = [python, "-I", "-c", _RUN, pip, "download", *options, "--dest", folder, *words]
     try:
@@ -60,15 +65,7 @@ def _download(
         ) from error
 
 
-class _Files:
-    """How far pip is, from what it prints: how many files have come, and which is on its way."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._come = 0
-
-    def read(self, line: str) -> None:
-        match = _FILE.match(line)
-        if match is not None and not match[1].endswith(".metadata"):
-            self._come += 1
-            self._tell(_("{count} files; now {name}").format(count=self._come, name=match[1].rpartition("/")[2]))
+def _file_in(line: str) -> str:
+    """The file that a line of pip's tells of; empty for other lines."""
+    match = _FILE.match(line)
+    return match[1].rpartition("/")[2] if match is not None and not match[1].endswith(".metadata") else ""

@@ -41,14 +41,11 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
     refuse_system_folder(lab)
     account = account_of(lab) or _ensure_account(machine)
     lab.mkdir(parents=True, exist_ok=True)
-    _let_through(machine.home)
+    prepare_machine(machine, account)
     os.chown(lab, account.pw_uid, account.pw_gid)
     lab.chmod(stat.S_IMODE(lab.stat().st_mode) | 0o700)
     for name in _LABS_OWN:
         _hand_over(lab / name, account)
-    for folder in (*machine.account_folders, _home(machine)):
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chown(folder, account.pw_uid, account.pw_gid)
     for folder in (lab, machine.home):
         closed = closed_to(folder, account)
         if closed is not None:
@@ -61,6 +58,14 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
                 ).format(folder=closed),
             )
     return account
+
+
+def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
+    """AILAB_HOME's folders, those that the account writes being its own."""
+    _let_through(machine.home)
+    for folder in (*machine.account_folders, _home(machine)):
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chown(folder, account.pw_uid, account.pw_gid)
 
 
 def become(account: pwd.struct_passwd, machine: MachinePaths) -> None:

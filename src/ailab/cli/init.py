@@ -41,6 +41,7 @@ def init(
 
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
+    from ailab.lab import Lab
     from ailab.notebooks import seed
     from ailab.settings_file import default_document, load_settings
     from ailab.stacks import load_stack
@@ -58,3 +59,5 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
         load_settings(unfinished)
         unfinished.rename(paths.settings)
     seed(root / "notebooks", stack, language)
+    # With its state the lab has an owner: started as root, every other command becomes that account.
+    Lab.open(root).make_private_folders()

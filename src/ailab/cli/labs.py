@@ -23,7 +23,9 @@ def open_lab() -> Lab:
         owner = account.account_of(root)
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
-        account.become(owner, MachinePaths.from_environment(os.environ))
+        machine = MachinePaths.from_environment(os.environ)
+        account.prepare_machine(machine, owner)
+        account.become(owner, machine)
     return opened(root)
 
 

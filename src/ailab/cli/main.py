@@ -18,6 +18,7 @@ from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _, use_language
+from ailab.paths import account_name
 
 _INTERRUPTED = 130
 _DETAIL_LINES = 20
@@ -78,6 +79,10 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         # The reader (`| head`) has gone; say nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except PermissionError as error:
+        message = _("The account {account} may not use {path}.").format(account=account_name(), path=error.filename)
+        _tell(AilabError(message, remedy=_("See what is wrong, and the commands that mend it: ailab doctor")))
         return 1
     except Exception as error:
         _tell(_bug(error))
