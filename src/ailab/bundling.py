@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ailab import __version__, bringup, provision
-from ailab.errors import AilabError, Conflict
+from ailab.errors import Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths
@@ -31,8 +31,9 @@ _CONTROL = "requirements/control.txt"
 _LABS_OWN = (SETTINGS_NAME, "lab.lock", "notebooks")
 
 
-def create(lab: Lab, sink: BinaryIO, step: Step, tell: Callable[[str], None]) -> Description:
-    """Write the lab's bundle into `sink`: ailab itself, both Pythons, all wheels, the proxy, and the lab's own files.
+def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str], None]) -> Description:
+    """Write the lab's bundle into `sink`, which is `file`, opened: ailab itself, both Pythons, all wheels, the proxy,
+    and the lab's own files.
 
     The lab's environment is built first, so that what is packed is known to work. Nobody's password is in it.
     """
@@ -44,14 +45,17 @@ def create(lab: Lab, sink: BinaryIO, step: Step, tell: Callable[[str], None]) ->
         generation = provision.ensure_environment(lab, step, tell)
         provision.ensure_tools(lab, step)
         locked = _lock_of(lab, generation)
+    # As wheels, an environment takes about half.
+    needed_mb = generation.size_bytes // 2 // 10**6
     with _staging(lab.machine) as staging:
-        _fetch_wheels(lab, locked, generation, staging, step)
-        with step(_("Copying the Pythons")):
-            _copy_pythons(Path(generation.interpreter), generation.python, staging)
-        with step(_("Writing the bundle")) as far:
+        with _room(lab.machine.cache, needed_mb):
+            _fetch_wheels(lab, locked, generation, staging, step)
+            with step(_("Copying the Pythons")):
+                _copy_pythons(Path(generation.interpreter), generation.python, staging)
+        with _room(file.absolute().parent, needed_mb), step(_("Writing the bundle")) as far:
             writer = Writer(sink, far)
             for path, name in _sources():
-                writer.add(path, f"ailab/{name}")
+                writer.add(path, f"program/{name}")
             writer.add(Path(provision.uv_of(lab).program), "control/uv")
             for name in ("control", "pythons", "wheels"):
                 writer.add(staging / name, name)
@@ -144,7 +148,7 @@ def install(reader: Reader, root: Path, step: Step, tell: Callable[[str], None])
     machine = MachinePaths.from_environment(os.environ)
     _refuse_other_machine(reader.description)
     _refuse_other_lab(reader, root)
-    with _staging(machine) as staging:
+    with _staging(machine) as staging, _room(machine.cache, reader.description.bytes // 10**6):
         with step(_("Unpacking the bundle")) as far:
             reader.extract({name: staging / name for name in ("pythons", "wheels", "node_modules", "lab")}, far)
         _place(staging, machine, root)
@@ -206,7 +210,7 @@ def _place(staging: Path, machine: MachinePaths, root: Path) -> None:
         target = root / path.relative_to(staging / "lab")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)
+            shutil.copy2(path, target)
 
 
 @contextmanager
@@ -223,14 +227,17 @@ def _staging(machine: MachinePaths) -> Iterator[Path]:
         for left in machine.cache.glob("bundle-*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="bundle-", dir=machine.cache) as folder:
-            try:
-                yield Path(folder)
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise AilabError(
-                    _("The disk is full: {free} MB are free in {folder}.").format(
-                        free=shutil.disk_usage(folder).free // 10**6, folder=folder
-                    ),
-                    remedy=_("Make room there, or set AILAB_HOME to a folder on a larger disk."),
-                ) from error
+            yield Path(folder)
+
+
+@contextmanager
+def _room(folder: Path, needed_mb: int) -> Iterator[None]:
+    """A full disk is told of as such: what is written goes to `folder`."""
+    from ailab.environments.uv_errors import disk_full
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(folder, needed_mb) from error
+        raise

@@ -116,15 +116,21 @@ class Reader:
             self._members = self._tar.getmembers()
             last = self._members[-1] if self._members else None
             if last is None or last.name != _DESCRIPTION:
-                raise self._bad(_("{file} is no whole bundle: it was cut off, or is another file."))
+                raise self._cut_off()
             text = self._content(last).read()
             self.description = self._described(text)
         except (tarfile.TarError, EOFError) as error:
-            raise self._bad(_("{file} is no whole bundle: it was cut off, or is another file.")) from error
+            raise self._cut_off() from error
 
-    def _bad(self, sentence: str) -> BadBundle:
+    def _cut_off(self) -> BadBundle:
         return BadBundle(
-            sentence.format(file=self._name),
+            _("{file} is no whole bundle: it was cut off, or is another file.").format(file=self._name),
+            remedy=_("Copy it again, and compare: sha256sum FILE on both machines."),
+        )
+
+    def _damaged(self, name: str) -> BadBundle:
+        return BadBundle(
+            _("{file} was changed or damaged: {name}.").format(file=self._name, name=name),
             remedy=_("Copy it again, and compare: sha256sum FILE on both machines."),
         )
 
@@ -136,11 +142,11 @@ class Reader:
                     _("{file} was made by a newer ailab ({version}).").format(
                         file=self._name, version=document["ailab"]
                     ),
-                    remedy=_("Use the one inside: tar xf FILE ailab && ailab/ailab bundle install FILE"),
+                    remedy=_("Use the one inside: tar xf FILE program && program/ailab bundle install FILE"),
                 )
             return Description(**document)
         except (ValueError, TypeError, KeyError) as error:
-            raise self._bad(_("{file} is no whole bundle: it was cut off, or is another file.")) from error
+            raise self._cut_off() from error
 
     def _content(self, member: tarfile.TarInfo) -> IO[bytes]:
         content = self._tar.extractfile(member)
@@ -165,7 +171,7 @@ class Reader:
             if folder not in targets or not rest:
                 continue
             if not _stays_inside(member, rest):
-                raise self._bad(_("{file} was changed or damaged: {name}.").replace("{name}", member.name))
+                raise self._damaged(member.name)
             target = targets[folder] / rest
             target.parent.mkdir(parents=True, exist_ok=True)
             if member.issym():
@@ -173,7 +179,7 @@ class Reader:
                 continue
             wanted = self.description.files.get(member.name)
             if _unpack(self._content(member), target, hashed=wanted is not None) != wanted:
-                raise self._bad(_("{file} was changed or damaged: {name}.").replace("{name}", member.name))
+                raise self._damaged(member.name)
             # A file's time is named by its bytecode.
             target.chmod(member.mode & 0o755)
             os.utime(target, (member.mtime, member.mtime))

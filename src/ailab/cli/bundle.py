@@ -33,14 +33,14 @@ def create(file: Annotated[Path, typer.Argument(help=_("The new file."))], json:
     # Opened before root is given up: it need not be where the lab's account may write.
     with _new_file(file) as sink:
         lab = labs.open_lab()
-        description = bundling.create(lab, sink, step, note)
+        description = bundling.create(lab, file, sink, step, note)
         size = os.fstat(sink.fileno()).st_size
     if json:
         print_json({"file": str(file), "bytes": size, "stack": description.stack, "lock": description.lock})
         return
     say(_("Wrote {file} ({size}): {stack} on Python {python}.").format(
         file=file, size=human_size(size), stack=description.stack, python=description.python))  # fmt: skip
-    say(_("On the other machine: tar xf {name} ailab && ailab/ailab bundle install {name}").format(name=file.name))
+    say(_("On the other machine: tar xf {name} program && program/ailab bundle install {name}").format(name=file.name))
 
 
 def install(

@@ -20,7 +20,7 @@ OWN_FILES = ("requirements.txt", "constraints.txt", "pip.conf", "pyvenv.cfg")
 # Paths, one a line, of what we put beside the packages later on: no surprise, but missed when they go.
 ADDED = "added.txt"
 # In a .dist-info: how a package came there, which is not what it is.
-_ABOUT_THE_INSTALLER = ("INSTALLER", "REQUESTED", "direct_url.json")
+_ABOUT_THE_INSTALLER = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 
 
 @dataclass(frozen=True)

