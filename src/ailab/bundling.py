@@ -142,8 +142,8 @@ def _describe(lab: Lab, locked: Lock, generation: Generation) -> Description:
 def install(reader: Reader, root: Path, step: Step, tell: Callable[[str], None]) -> Lab:
     """Make the bundle's lab in `root`, its environment and tools built from the bundle alone; not started.
 
-    Done twice it repairs. Files of a lab that is there already are never overwritten: raises `Conflict` where its
-    lab.toml or lab.lock is another.
+    Done twice it repairs. Files of a lab that is there already are never overwritten, a lab.toml with another port as
+    little as a notebook: raises `Conflict` where it is another lab, by its lab.lock.
     """
     machine = MachinePaths.from_environment(os.environ)
     _refuse_other_machine(reader.description)
@@ -186,12 +186,12 @@ def _parts(version: str) -> tuple[int, ...]:
 
 def _refuse_other_lab(reader: Reader, root: Path) -> None:
     paths = LabPaths(root)
-    for path in (paths.settings, paths.lock):
-        if path.exists() and path.read_bytes() != reader.read(f"lab/{path.name}"):
-            raise Conflict(
-                _("{path} is there already, and not the bundle's.").format(path=path),
-                remedy=_("Install into another folder: ailab bundle install FILE DIR"),
-            )
+    path = paths.lock if paths.lock.exists() else paths.settings
+    if path.exists() and path.read_bytes() != reader.read(f"lab/{path.name}"):
+        raise Conflict(
+            _("{path} is there already, and not the bundle's.").format(path=path),
+            remedy=_("Install into another folder: ailab bundle install FILE DIR"),
+        )
 
 
 def _place(staging: Path, machine: MachinePaths, root: Path) -> None:

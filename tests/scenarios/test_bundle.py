@@ -100,13 +100,13 @@ def test_done_twice_it_repairs_and_keeps_what_is_mine(bundled: tuple[Path, Any],
 
 
 def test_another_lab_there_is_not_touched(bundled: tuple[Path, Any], bare: CommandLine) -> None:
-    settings = bare.lab / "lab.toml"
-    before = settings.read_text()
-    settings.write_text(before + "# mine\n")
+    lock = bare.lab / "lab.lock"
+    before = lock.read_text()
+    lock.write_text(before + "# mine\n")
     refused = bare.bare("bundle", "install", str(bundled[0]), str(bare.lab), check=False)
     assert refused.returncode == 1 and "not the bundle's" in refused.stderr
-    assert settings.read_text() == before + "# mine\n"
-    settings.write_text(before)
+    assert lock.read_text() == before + "# mine\n"
+    lock.write_text(before)
 
 
 def test_a_bundle_that_was_cut_off_changes_nothing(bundled: tuple[Path, Any], bare: CommandLine) -> None:
