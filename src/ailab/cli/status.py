@@ -42,6 +42,8 @@ def as_text(document: dict[str, Any]) -> str:
         "  " + _("Environment  {environment}").format(environment=_environment(environment)),
         "  " + _("GPU          {gpus}").format(gpus=_gpus(document["gpus"])),
     ]
+    if document["kernels"]:
+        lines.append("  " + _("Kernels      {kernels}").format(kernels="\n               ".join(_kernels(document))))
     if document["tasks"]:
         rows = [_row(task) for task in document["tasks"]]
         headings = [_("TASK"), _("KIND"), _("STATE"), _("PID"), _("ACCOUNT"), _("MEMORY")]
@@ -55,6 +57,16 @@ def _environment(environment: dict[str, Any] | None) -> str:
     if environment is None:
         return _("not built yet")
     return f"{environment['stack']}, Python {environment['python']} ({environment['id']})"
+
+
+def _kernels(document: dict[str, Any]) -> list[str]:
+    """One line for each generation that kernels are open in."""
+    return [
+        (_("{count} open") if one["current"] else _("{count} in {generation} (restart for the new one)")).format(
+            count=one["count"], generation=one["generation"]
+        )
+        for one in document["kernels"]
+    ]
 
 
 def _gpus(gpus: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ailab import __version__
 from ailab.environments.generations import Generation
+from ailab.environments.open_kernels import open_kernels
 from ailab.lab import Lab
 from ailab.resources.detect import Machine, detect_machine
 from ailab.runtimes.base import TaskState
@@ -66,14 +67,22 @@ def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:
     return {"id": task_id} | known | unknown | lab.runtime.poll(task_id).to_json()
 
 
+def _kernels(lab: Lab, current: Generation | None) -> list[dict[str, Any]]:
+    """The open kernels by generation: one keeps the generation that it started with."""
+    found = open_kernels(lab.paths, lab.machine)
+    in_use = current.id if current is not None else ""
+    return [{"generation": name, "count": count, "current": name == in_use} for name, count in found.items()]
+
+
 def _document(lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None) -> dict[str, Any]:
-    section = lab.settings.lab
+    section, current = lab.settings.lab, lab.generations.current()
     return {
         "state": state,
         "url": lab_url(lab),
         "version": __version__,
         "lab": {"name": section.name, "root": str(lab.paths.root), "language": section.language},
-        "environment": environment_json(lab.generations.current()),
+        "environment": environment_json(current),
+        "kernels": _kernels(lab, current),
         "gpus": [vars(gpu) for gpu in machine.gpus] if machine else [],
         "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
         "tasks": tasks,
