@@ -63,7 +63,10 @@ def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str
             for name in (*_LABS_OWN, *_stack_files(lab)):
                 if (lab.paths.root / name).exists():
                     writer.add(lab.paths.root / name, f"lab/{name}")
-            return writer.finish(_describe(lab, locked, generation))
+            description = writer.finish(_describe(lab, locked, generation))
+    for name in writer.left:
+        tell(_("Left out: {name}, which leads out of the lab or is no file.").format(name=name))
+    return description
 
 
 def _lock_of(lab: Lab, generation: Generation) -> Lock:
@@ -205,12 +208,15 @@ def _place(staging: Path, machine: MachinePaths, root: Path) -> None:
                 path.rename(target / path.name)
     tools.place_proxy_modules(machine, staging / "node_modules")
     # lab.toml comes last: with it, the folder is a lab.
-    files = [path for path in (staging / "lab").rglob("*") if not path.is_dir()]
+    files = [path for path in (staging / "lab").rglob("*") if path.is_symlink() or path.is_file()]
     for path in sorted(files, key=lambda path: path.name == SETTINGS_NAME):
         target = root / path.relative_to(staging / "lab")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
+            unfinished = target.with_name(f".{target.name}.bundle")
+            unfinished.unlink(missing_ok=True)
+            shutil.copy2(path, unfinished, follow_symlinks=False)
+            unfinished.replace(target)
 
 
 @contextmanager

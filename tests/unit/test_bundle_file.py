@@ -55,6 +55,20 @@ def test_what_goes_in_comes_out(tree: Path, tmp_path: Path) -> None:
     assert not list(out.rglob("__pycache__"))
 
 
+def test_links_that_lead_out_and_sockets_are_left_out_and_said(tree: Path, tmp_path: Path) -> None:
+    (tree / "notebooks/data").symlink_to("/mnt")
+    (tree / "up").symlink_to("../tree")
+    os.mkfifo(tree / "pipe")
+    sink = io.BytesIO()
+    writer = Writer(sink, quiet)
+    writer.add(tree, "lab")
+    writer.finish(ABOUT)
+    assert sorted(writer.left) == ["lab/notebooks/data", "lab/pipe", "lab/up"]
+    sink.seek(0)
+    Reader(sink, "lab.bundle").extract({"lab": tmp_path / "out"}, quiet)
+    assert not (tmp_path / "out/up").is_symlink() and (tmp_path / "out/tool").exists()
+
+
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 0.97])
 def test_a_file_that_was_cut_off_is_refused(tree: Path, share: float) -> None:
     whole = written(tree)
@@ -94,8 +108,9 @@ def test_nothing_leaves_the_folder_that_it_is_unpacked_to(
     writer = Writer(sink, quiet)
     writer._tar.addfile(member())
     writer.finish(ABOUT)
+    sink.seek(0)
     place = tmp_path / "deep/place"
-    with pytest.raises(BadBundle):
+    with pytest.raises(BadBundle, match="damaged"):
         Reader(sink, "lab.bundle").extract({"lab": place}, quiet)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()]
 

@@ -54,9 +54,11 @@ class Writer:
         self._tell = tell
         self._files: dict[str, str] = {}
         self._bytes = 0
+        self.left: list[str] = []
 
     def add(self, path: Path, name: str) -> None:
-        """`path`, a file or all that is in a folder, as `name`. Links are kept as links; caches are left out."""
+        """`path`, a file or all that is in a folder, as `name`. Links are kept as links, but for those that lead out of
+        the folder: they are in `left`. Caches are left out, and so is what is no file."""
         if path.is_dir() and not path.is_symlink():
             for inner in sorted(path.iterdir()):
                 if inner.name != "__pycache__" or name.startswith(("control/", "pythons/")):
@@ -70,7 +72,10 @@ class Writer:
         # A file with two names is two files.
         if info.islnk():
             info.type, info.linkname, info.size = tarfile.REGTYPE, "", path.stat().st_size
-        if not info.isreg():
+        if not _stays_inside(info, name.partition("/")[2]):
+            self.left.append(name)
+            return
+        if info.issym():
             self._tar.addfile(info)
             return
         with path.open("rb") as source:
