@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ailab
-from ailab import bringup, provision
+from ailab import bringup, downloads, provision
 from ailab.client import Client
 from ailab.doctor.facts import Daemon, Facts, Probes
 from ailab.errors import AilabError
@@ -41,19 +41,18 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
     from packaging.requirements import Requirement
 
     from ailab.access import tools
-    from ailab.environments.uv import Uv, network_environment
 
     machine = MachinePaths.from_environment(environ)
     lab = Lab(LabPaths(root or default_lab(environ)), machine, _settings(root))
-    stack, mirrors = _stack(lab), lab.settings.mirrors
+    stack, network = _stack(lab), downloads.variables(lab.settings.mirrors, environ)
     environments = lab.generations.current() if root else next(iter(lab.generations.list()), None)
     return Facts(
         settings=lab.settings,
         machine=machine,
         lab=lab.paths if root else None,
-        network=network_environment(mirrors, environ),
-        index=Uv(machine, mirrors).index or PYPI,
-        registry=mirrors.npm or NPM,
+        network=network,
+        index=network.get("UV_DEFAULT_INDEX", PYPI),
+        registry=network.get("npm_config_registry", NPM),
         packages=frozenset(Requirement(package).name for package in stack.packages),
         architectures=tuple(stack.platforms),
         pythons=tuple(stack.pythons),

@@ -77,8 +77,8 @@ def missing(machine: MachinePaths) -> bool:
     return not all(mark.exists() for mark in done) or not find(machine).node.exists()
 
 
-def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[str, str], npm_registry: str) -> Tools:
-    """Install what is missing. A half-installed tool has no mark and is made anew."""
+def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[str, str]) -> Tools:
+    """Install what is missing. A half-installed tool has no mark and is made anew. `environment` is npm's."""
     machine.tools.mkdir(parents=True, exist_ok=True)
     with (machine.tools / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -88,7 +88,7 @@ def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[
             node = _wheel_node(machine)
             assert node is not None, "the wheel holds bin/node"
         _environment(_tensorboard_folder(machine), "tensorboard.txt", uv)
-        _install_proxy(machine, node, environment, npm_registry)
+        _install_proxy(machine, node, environment)
         return find(machine)
 
 
@@ -102,7 +102,7 @@ def _environment(folder: Path, requirements: str, uv: Callable[..., str]) -> Non
     (folder / ".done").touch()
 
 
-def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str) -> None:
+def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str]) -> None:
     folder = _proxy_folder(machine)
     if (folder / ".done").exists() and Path((folder / "node").read_text().strip()) == node:
         return
@@ -110,8 +110,6 @@ def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, 
     shutil.copytree(REQUIREMENTS / "proxy", folder)
     variables = dict(environment) | {"npm_config_cache": str(machine.cache / "npm"), "HOME": str(machine.cache)}
     variables["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    if npm_registry:
-        variables["npm_config_registry"] = npm_registry
     variables |= {"npm_config_fetch_retries": "1", "npm_config_fetch_timeout": "60000"}
     words = ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
     try:
@@ -119,7 +117,7 @@ def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, 
     except command.CommandFailed as error:
         raise AilabError(
             _("The web proxy could not be installed from {registry}.").format(
-                registry=npm_registry or "npm's registry"
+                registry=environment.get("npm_config_registry", "npm's registry")
             ),
             remedy=_(
                 "Check the network. Behind a mirror or a proxy, set [mirrors] npm or [mirrors] proxy in lab.toml."

@@ -11,7 +11,7 @@ from ailab.cli import labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
-from ailab.paths import LabPaths
+from ailab.paths import LabPaths, private_folder
 
 DEFAULT_STACK = "tensorflow-2.9"
 
@@ -50,6 +50,8 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     load_stack(stack)
     for folder in (root / "notebooks", root / "models", paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
+    # Whose it is tells root whose the lab is, so that `env lock` and `env build` work before the first `up`.
+    private_folder(paths.state)
     if not paths.settings.exists():
         name = root.name if root.name.isascii() and root.name.replace("-", "").isalnum() else "lab"
         text = default_document(name=name, language=language, stack=stack, port=port)
