@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.server
 import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 
 @contextmanager
@@ -67,6 +70,30 @@ def serving_files(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def package_server(folder: Path, *, hashes: str = "sha256") -> Iterator[str]:
+    """pypiserver, a package index as companies run it, with the files in `folder` and nothing else; its address. Its
+    pages name a file's digest by the algorithm `hashes`, or none (empty)."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        import pypiserver
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    roots = {"roots": [folder], "backend_arg": "simple-dir", "hash_algo": hashes or None, "disable_fallback": True}
+    server = make_server("127.0.0.1", 0, pypiserver.app(**roots), ManyAtOnce, Quiet)
+    with _running(server) as address:
+        yield f"{address}/simple"
+
+
+class ManyAtOnce(ThreadingMixIn, WSGIServer):
+    """uv comes with fifty connections at once; the usual queue of five makes most of them wait for seconds."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
+@contextmanager
 def _listening(handler: type[http.server.BaseHTTPRequestHandler], certificate: Path | None) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     if certificate is not None:
@@ -74,9 +101,15 @@ def _listening(handler: type[http.server.BaseHTTPRequestHandler], certificate: P
         context.load_cert_chain(certificate)
         # The handshake waits for the connection's own thread: a client that never makes it holds up nobody else.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with _running(server) as address:
+        yield address.replace("http://", "https://") if certificate else address
+
+
+@contextmanager
+def _running(server: http.server.HTTPServer) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,8 @@ from ailab.stacks import load_stack
 STACK = load_stack("science")
 SECONDS = 60
 PACKAGE = "nothing-of-this-name"
+# Each tool by its name: a call with keys of [mirrors].
+Tools = dict[str, Callable[..., None]]
 NOWHERE = "http://mirror.invalid/there"
 
 
@@ -60,19 +61,23 @@ def node(machine_home: Path) -> Path:
 
 
 @pytest.fixture
-def use(tmp_path: Path, generation: Generation, node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[..., None]]:
+def use(
+    tmp_path: Path, generation: Generation, node: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Callable[..., None]]:
     """Each tool by its name: it is run as ailab runs it, and fails, since the server has nothing."""
     machine = MachinePaths(tmp_path / "machine")
     monkeypatch.setattr(Uv, "environment", lambda self, was=Uv.environment: was(self) | {"UV_HTTP_RETRIES": "0"})
 
     def packages(mirrors: MirrorsSection) -> None:
-        Uv(machine, mirrors).run("pip", "install", "--target", tmp_path / "target", "--python", generation.program, PACKAGE)
+        Uv(machine, mirrors).run(
+            "pip", "install", "--target", tmp_path / "target", "--python", generation.program, PACKAGE
+        )
 
     def pythons(mirrors: MirrorsSection) -> None:
         Uv(machine, mirrors).run("python", "install", "--no-bin", "3.12")
 
     def npm(mirrors: MirrorsSection) -> None:
-        environment = Uv(machine, mirrors).environment() | {"npm_config_fetch_retries": "0"}
+        environment = Uv(machine, mirrors).environment() | {"npm_config_fetch_retry_mintimeout": "1"}
         tools._install_proxy(machine, node, environment)
 
     def pip(mirrors: MirrorsSection) -> None:
@@ -95,7 +100,7 @@ KEYS = {"uv": "pypi", "uv python": "python", "npm": "npm", "pip": "pypi"}
 
 
 @pytest.mark.parametrize("tool", KEYS)
-def test_a_tool_asks_the_mirror_and_nobody_else(use: dict[str, Callable[..., None]], tool: str) -> None:
+def test_a_tool_asks_the_mirror_and_nobody_else(use: Tools, tool: str) -> None:
     asked: list[str] = []
     with serving(status=404, asked=asked) as address:
         # Who went past the mirror would have to take this way.
@@ -104,7 +109,7 @@ def test_a_tool_asks_the_mirror_and_nobody_else(use: dict[str, Callable[..., Non
 
 
 @pytest.mark.parametrize("tool", KEYS)
-def test_a_tool_goes_through_the_proxy(use: dict[str, Callable[..., None]], tool: str) -> None:
+def test_a_tool_goes_through_the_proxy(use: Tools, tool: str) -> None:
     asked: list[str] = []
     with serving(status=404, asked=asked) as address:
         use[tool](**{KEYS[tool]: NOWHERE}, proxy=address)
@@ -112,9 +117,7 @@ def test_a_tool_goes_through_the_proxy(use: dict[str, Callable[..., None]], tool
 
 
 @pytest.mark.parametrize("tool", KEYS)
-def test_a_tool_trusts_the_authority_of_the_lab_alone(
-    use: dict[str, Callable[..., None]], tool: str, tmp_path: Path
-) -> None:
+def test_a_tool_trusts_the_authority_of_the_lab_alone(use: Tools, tool: str, tmp_path: Path) -> None:
     server, authority = private_authority(tmp_path)
     asked: list[str] = []
     with serving(status=404, certificate=server, asked=asked) as address:
@@ -153,12 +156,17 @@ def test_the_launcher_asks_its_mirror_and_trusts_its_authority(tmp_path: Path, w
     if with_uv:
         place = home / f"control/uv-{digits.decode()}/bin"
         place.mkdir(parents=True)
-        shutil.copy2(uv, place / "uv")
+        (place / "uv").symlink_to(uv)
     server, authority = private_authority(tmp_path)
     asked: list[str] = []
     with serving(status=404, certificate=server, asked=asked) as address:
         shell = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AILAB_HOME": str(home), "AILAB_LANG": "en"}
-        shell |= {"AILAB_PYPI": f"{address}/there", "UV_HTTP_RETRIES": "0", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+        shell |= {
+            "AILAB_PYPI": f"{address}/there",
+            "UV_HTTP_RETRIES": "0",
+            "PIP_RETRIES": "0",
+            "PIP_CONFIG_FILE": os.devnull,
+        }
         words = [CHECKOUT / "ailab", "--version"]
         for authorities in ({}, {"SSL_CERT_FILE": str(authority)}):
             assert asked == []

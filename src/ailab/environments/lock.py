@@ -16,7 +16,7 @@ from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_l
 from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import DoNotFit
-from ailab.errors import UsageError
+from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
 from ailab.stacks import CUDA_PLATFORM, Stack
 
@@ -125,6 +125,22 @@ def wanted_lock(
     lock, moved_all = resolve_around(stack, asked, stay, uv, interpreter)
     if moved_all and shipped is not None:
         tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
+    return vouched_for(lock, uv)
+
+
+def vouched_for(lock: Lock, uv: Uv) -> Lock:
+    """`lock`, refused where a package has no hash: the index in use names none, or one that is no longer safe (MD5)."""
+    bare = [package.pin() for package in lock.packages if not package.hashes]
+    if bare:
+        raise AilabError(
+            _("{index} names no SHA-256 of {packages}: nothing would vouch for what is installed.").format(
+                index=uv.index or "PyPI", packages=", ".join(bare)
+            ),
+            remedy=_(
+                "Have it name them (pypiserver: --hash-algo sha256), or lock with another index, as PyPI. Installing"
+                " works with this one too, once lab.lock is made."
+            ),
+        )
     return lock
 
 
