@@ -1,4 +1,4 @@
-"""Files that are whole or not there: replaced in one step; read as JSON or not at all; and locks, with who holds them."""
+"""Files that are whole or not there: replaced in one step, read as JSON or not at all; locks, and who holds them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ailab import command
+from ailab import command, files
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.paths import MachinePaths
@@ -80,8 +79,7 @@ def missing(machine: MachinePaths) -> bool:
 def install(machine: MachinePaths, uv: Callable[..., str], environment: Mapping[str, str]) -> Tools:
     """Install what is missing. A half-installed tool has no mark and is made anew. `environment` is npm's."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with (machine.tools / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with files.locked(machine.tools / ".lock"):
         node = system_node()
         if node is None:
             _environment(_node_folder(machine), "node.txt", uv)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ailab import files
 from ailab.cli import labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
@@ -42,7 +43,7 @@ def init(
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
     from ailab.notebooks import seed
-    from ailab.settings_file import default_document, load_settings
+    from ailab.settings_file import default_document, settings_from
     from ailab.stacks import load_stack
 
     paths = LabPaths(root)
@@ -55,8 +56,6 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     if not paths.settings.exists():
         name = root.name if root.name.isascii() and root.name.replace("-", "").isalnum() else "lab"
         text = default_document(name=name, language=language, stack=stack, port=port)
-        unfinished = paths.settings.with_suffix(".toml.new")
-        unfinished.write_text(text, encoding="utf-8")
-        load_settings(unfinished)
-        unfinished.rename(paths.settings)
+        settings_from(paths.settings, text)
+        files.replace(paths.settings, text)
     seed(root / "notebooks", stack, language)

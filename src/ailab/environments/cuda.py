@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from ailab import files
 from ailab.environments import ailab_cuda, installed
 from ailab.stacks import Stack
 
@@ -66,7 +66,4 @@ def _link(link: Path, target: str) -> None:
     """A link that is there at every moment, also for a Python that starts now."""
     if link.is_symlink() and str(link.readlink()) == target:
         return
-    unfinished = link.with_name(f".{link.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)
-    unfinished.symlink_to(target)
-    unfinished.replace(link)
+    files.replace_link(link, target)

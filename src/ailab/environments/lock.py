@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ailab import files
 from ailab.environments.conflicts import explained
 from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
 from ailab.environments.markers import simplify
@@ -96,12 +96,7 @@ def ensure_lock(
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(lock.text(), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.replace(path, lock.text())
 
 
 def wanted_lock(
