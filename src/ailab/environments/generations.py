@@ -133,8 +133,8 @@ class Generations:
                 return self._complete(folder, name, stack, lock, interpreter), True
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
-        packages, size = _installed(folder, interpreter.version)
-        installed.seal(folder, interpreter.version)
+        packages, size = _installed(folder)
+        installed.seal(folder)
         made = Generation(
             id=name,
             stack=stack.name,
@@ -308,9 +308,9 @@ class Downloads:
         )
 
 
-def _installed(folder: Path, python: str) -> tuple[dict[str, str], int]:
+def _installed(folder: Path) -> tuple[dict[str, str], int]:
     """What is installed (name -> version), and the bytes of its files."""
-    found = installed.distributions(installed.site_packages(folder, python))
+    found = installed.distributions(installed.site_packages(folder))
     return {one.name: one.version for one in found}, _size(folder)
 
 
