@@ -1,9 +1,14 @@
-"""How fast an environment is built, beside its peers in the same run: `uv pip sync`, and `python -m venv` with pip.
+"""How fast an environment is built, beside its peers in the same run: `uv pip sync`, and `python -m venv` with pip; and
+how long the commands take that look at one, as a person types them.
 
-    python bench/environments.py [--stack tensorflow-2.9] [--runs 5] [--json]
+    python bench/environments.py [--stack tensorflow-2.9] [--runs 5] [--folder DIR] [--json]
 
 Prints ours, the peer's and the ratio, medians of all runs. Every cold build has a cache of its own, empty at its start;
 ours and the peers take turns, and each goes first in turn, so that a slow minute meets them alike.
+
+The builds are in memory (/dev/shm) where that has 12 GB free: on a disk it decides more than any of them (ext4 that
+discards what was deleted: `uv pip sync` alone took 8 to 29 s, in memory 7.0 to 7.9 s). What a generation more takes of
+the disk is measured below /var/tmp, for a file system in memory counts no directories.
 """
 
 from __future__ import annotations
@@ -11,19 +16,20 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from rows import Row, show
+from typed import DISK, Ailab, quick_place, seconds, tell, work_folder
 
 from ailab.environments import interpreters, lock
+from ailab.environments.bytecode import compile_bytecode
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.lock import Lock
@@ -34,12 +40,6 @@ from ailab.settings import MirrorsSection
 from ailab.stacks import Stack, load_stack
 
 ONE_MORE = "humanize"
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def blocks(*folders: Path) -> int:
@@ -115,16 +115,9 @@ class Bench:
         self._clear(target, cache)
         return spent
 
-    def one_more(self, *, compiled: bool) -> tuple[float, float, float]:
-        """One package more: seconds to lock it with a cold cache, seconds to build and use it, its share of disk.
-
-        The share is told with the bytecode of both, when `compiled`; that takes a minute and is the same each time.
-        """
-        from ailab.environments.bytecode import compile_bytecode
-
-        first = Path(self.ours(self.lock).folder)
-        if compiled:
-            compile_bytecode(first)
+    def one_more(self) -> tuple[float, float]:
+        """One package more: seconds to lock it with a cold cache, seconds to build and use it."""
+        self.ours(self.lock)
         locked: list[Lock] = []
         made: list[Generation] = []
 
@@ -133,15 +126,19 @@ class Bench:
             self.generations.use(made[0].id, who="bench", why="one more")
 
         locking = seconds(lambda: locked.append(self._lock([ONE_MORE])))
+        spent = seconds(work)
+        shutil.rmtree(made[0].folder)
+        return locking, spent
+
+    def share_of_disk(self) -> float:
+        """What a generation with one package more adds to the disk, as a part of the first: both with bytecode."""
+        first = Path(self.ours(self.lock).folder)
+        compile_bytecode(first)
+        locked = self._lock([ONE_MORE])
         # The registry's metadata, which locking has fetched, is no part of the generation.
         before, alone = blocks(self.machine.home), blocks(first)
-        spent = seconds(work)
-        second = Path(made[0].folder)
-        if compiled:
-            compile_bytecode(second)
-        more = blocks(self.machine.home) - before
-        shutil.rmtree(second)
-        return locking, spent, more / alone
+        compile_bytecode(Path(self.ours(locked).folder))
+        return (blocks(self.machine.home) - before) / alone
 
     def switch(self) -> tuple[float, float]:
         """Seconds of `use` and of `rollback`."""
@@ -167,31 +164,60 @@ class Bench:
 def measure(bench: Bench, runs: int) -> dict[str, float]:
     """Medians, in seconds and shares."""
     taken: dict[str, list[float]] = {}
-    print("warming up: the registry and this machine's page cache", file=sys.stderr, flush=True)
+    tell("warming up: the registry and this machine's page cache")
     bench.cold_uv()
     cold = [("build", bench.cold_ours), ("uv pip sync", bench.cold_uv), ("venv + pip", bench.cold_pip)]
     for number in range(1, runs + 1):
-        print(f"run {number} of {runs}", file=sys.stderr, flush=True)
+        tell(f"run {number} of {runs}")
         for name, work in cold if number % 2 else reversed(cold):
             taken.setdefault(name, []).append(work())
-        locking, spent, share = bench.one_more(compiled=number == 1)
+        locking, spent = bench.one_more()
         taken.setdefault("its lock", []).append(locking)
         taken.setdefault("one package more", []).append(spent)
-        if number == 1:
-            taken["its disk"] = [share]
         taken.setdefault("verify", []).append(bench.verify())
         use, rollback = bench.switch()
         taken.setdefault("use", []).append(use)
         taken.setdefault("rollback", []).append(rollback)
-        print({name: round(values[-1], 3) for name, values in taken.items()}, file=sys.stderr, flush=True)
+        tell(str({name: round(values[-1], 3) for name, values in taken.items()}))
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def measure_stack(name: str, runs: int, place: Path | None = None) -> tuple[dict[str, float], str]:
     """Medians of a stack's builds in a temporary folder below `place`, and the Python that they were for."""
-    with tempfile.TemporaryDirectory(prefix="ailab-bench-", dir=place) as folder:
-        bench = Bench(Path(folder), load_stack(name))
-        return measure(bench, runs), bench.python.version
+    stack = load_stack(name)
+    with work_folder(place or quick_place()) as folder:
+        bench = Bench(folder, stack)
+        found = measure(bench, runs)
+    with work_folder(DISK) as folder:
+        tell("what one package more takes of the disk")
+        found["its disk"] = Bench(folder, stack).share_of_disk()
+    return found, bench.python.version
+
+
+def measure_commands(name: str, runs: int, place: Path | None = None) -> dict[str, float]:
+    """Medians of whole commands on a lab that is built and does not run, in seconds."""
+    with work_folder(place or quick_place()) as folder, socket.create_server(("127.0.0.1", 0)) as silent:
+        ailab = Ailab(folder)
+        tell("making a lab")
+        ailab.run("init", ailab.lab.root, "--stack", name, "--port", str(ailab.port))
+        ailab.run("env", "build")
+        # It takes connections and never says a word, as a firewall or a broken proxy does.
+        hole = {"HTTPS_PROXY": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        typed: dict[str, Callable[[], float]] = {
+            "env lock": lambda: ailab.time("env", "lock"),
+            "env verify": lambda: ailab.time("env", "verify"),
+            "doctor": lambda: ailab.time("doctor", statuses=(0, 1)),
+            "doctor in a black hole": lambda: ailab.time("doctor", statuses=(1,), variables=hole),
+        }
+        if os.geteuid() == 0 and shutil.which("unshare"):
+            alone = ("unshare", "--net")
+            typed["doctor without a network"] = lambda: ailab.time("doctor", statuses=(1,), before=alone)
+        taken: dict[str, list[float]] = {title: [] for title in typed}
+        for number in range(1, runs + 1):
+            tell(f"commands {number} of {runs}")
+            for title, work in typed.items():
+                taken[title].append(work())
+    return {title: statistics.median(values) for title, values in taken.items()}
 
 
 def build_rows(found: dict[str, float]) -> list[Row]:
@@ -211,17 +237,22 @@ def switch_rows(found: dict[str, float]) -> list[Row]:
     ]
 
 
+def command_rows(found: dict[str, float]) -> list[Row]:
+    return [Row(f"ailab {title}", "s", spent, 1.0 if title == "env lock" else 5.0) for title, spent in found.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stack", default="tensorflow-2.9")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to work; the default is the temporary folder")
+    parser.add_argument("--folder", type=Path, help="where to work; the default is in memory")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     found, python = measure_stack(chosen.stack, chosen.runs, chosen.folder)
     title = f"{chosen.stack} on Python {python}, medians of {chosen.runs}"
-    rows = [*build_rows(found), *switch_rows(found)]
-    status = show(title, rows, {"medians": found}, as_json=chosen.json)
+    commands = measure_commands(chosen.stack, chosen.runs, chosen.folder)
+    rows = [*build_rows(found), *switch_rows(found), *command_rows(commands)]
+    status = show(title, rows, {"medians": found | commands}, as_json=chosen.json)
     if not chosen.json:
         print(f"{'one package more: locking it':<34} {found['its lock']:8.2f} s   (the registry's metadata, cold)")
     sys.exit(status)

@@ -16,12 +16,10 @@ import argparse
 import json
 import os
 import pwd
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,108 +31,20 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import environments
 import psutil
 from rows import Row, show
+from typed import DISK, Ailab, kill_tree, plain_environment, tell, work_folder
 
 from ailab.access.hub_client import web_call
 from ailab.access.kernel_client import execute
 from ailab.access.secret_files import secret
-from ailab.environments.bytecode import COMPILE_SECONDS, is_compiled
-from ailab.environments.generations import Generations
 from ailab.environments.kernel import KERNEL_NAME, kernel_spec
 from ailab.errors import NotRunning
-from ailab.paths import LabPaths, MachinePaths
+from ailab.paths import LabPaths
 from ailab.resources.ports import free_port
 from ailab.stacks import load_stack
 from ailab.waiting import wait_for
 
-CHECKOUT = Path(__file__).parent.parent
-PLACE = Path("/var/tmp")
 IDLE_SECONDS = 60.0
 PEER_SECONDS = 120.0
-PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy")
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def plain_environment() -> dict[str, str]:
-    """What a person's shell has, without this machine's own settings of Python, pip and uv."""
-    passed = {name: value for name, value in os.environ.items() if name.endswith(PASSED_ON)}
-    return passed | {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-
-
-class Ailab:
-    """`./ailab` of a copy of the checkout, on a lab and an AILAB_HOME of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "machine"
-        self.lab = LabPaths(folder / "lab")
-        self.program = folder / "checkout/ailab"
-        self.port = free_port("127.0.0.1", 18000)
-        shutil.copytree(CHECKOUT / "src/ailab", folder / "checkout/src/ailab", ignore=shutil.ignore_patterns("*.pyc"))
-        shutil.copytree(CHECKOUT / "requirements", folder / "checkout/requirements")
-        shutil.copy2(CHECKOUT / "ailab", self.program)
-        self.environment = plain_environment() | {"HOME": os.environ["HOME"], "AILAB_HOME": str(self.home)}
-        self.environment["AILAB_LANG"] = "en"
-
-    def run(self, *words: str | Path) -> str:
-        """Run one command to its end; what it printed. A failure ends the bench with what it said."""
-        argv = [self.program, "--lab", self.lab.root, *words]
-        process = subprocess.Popen(
-            argv,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            out, err = process.communicate()
-        except BaseException:
-            kill_tree(process.pid)
-            raise
-        if process.returncode != 0:
-            sys.exit(f"ailab {' '.join(map(str, words))} failed:\n{out}{err}")
-        return out
-
-    def json(self, *words: str | Path) -> Any:
-        return json.loads(self.run(*words, "--json"))
-
-    def time(self, *words: str | Path) -> float:
-        return environments.seconds(lambda: self.run(*words))
-
-    def make(self, stack: str) -> None:
-        """A lab that has been up once: control environment, generation and tools are built, the user is made."""
-        self.run("init", self.lab.root, "--stack", stack, "--port", str(self.port))
-        self.run("up")
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait for what goes on behind a lab that is ready: after a switch, bytecode is compiled."""
-        current = Generations(MachinePaths(self.home), self.lab).current()
-        assert current is not None, "the lab is up"
-        tell("waiting for the bytecode")
-        wait_for(lambda: is_compiled(current), timeout=COMPILE_SECONDS, what="the environment's bytecode")
-
-    def warm_up(self) -> float:
-        """Seconds of `up` with nothing running, a cell over the hub included."""
-        self.run("down")
-        record = self.lab.environment / "proven.json"
-        record.unlink(missing_ok=True)
-        spent = self.time("up")
-        if not record.exists():
-            sys.exit("up did not run its cell: it wrote no proven.json")
-        return spent
-
-    def add_package(self, name: str) -> None:
-        """Ask for one package more in lab.toml, and build and use that."""
-        from ailab.settings_file import set_value
-
-        owner = self.lab.settings.stat()
-        set_value(self.lab.settings, "environment", "packages", [name])
-        os.chown(self.lab.settings, owner.st_uid, owner.st_gid)
-        self.run("env", "build")
-        self.settle()
 
 
 class Peer:
@@ -198,20 +108,6 @@ class Peer:
             process.wait()
 
 
-def kill_tree(pid: int) -> None:
-    """KILL a process and all below it, whatever their sessions."""
-    try:
-        top = psutil.Process(pid)
-        processes = [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
 def warm_starts(ailab: Ailab, peer: Peer, runs: int) -> dict[str, list[float]]:
     """Seconds of ours and the peer's, who start alone on the machine and take turns in going first."""
 
@@ -261,17 +157,6 @@ def idle(ailab: Ailab) -> tuple[dict[str, float], float]:
 
 
 @contextmanager
-def work_folder() -> Iterator[Path]:
-    """A folder that any account can reach, removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="ailab-", dir=PLACE))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-@contextmanager
 def running(ailab: Ailab, stack: str) -> Iterator[None]:
     """A lab that is up, taken down at the end."""
     try:
@@ -317,10 +202,10 @@ def main() -> None:
         os.environ.setdefault("AILAB_UV", uv.read_text())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     rows: list[Row] = []
-    with work_folder() as folder:
+    with work_folder(DISK) as folder:
         ailab = Ailab(folder)
         if not chosen.skip_build:
-            rows = environments.build_rows(environments.measure_stack(chosen.stack, chosen.runs, PLACE)[0])
+            rows = environments.build_rows(environments.measure_stack(chosen.stack, chosen.runs)[0])
         live, more = measure(ailab, chosen.stack, chosen.runs)
     title = f"{chosen.stack}, medians of {chosen.runs} (idle: one look)"
     sys.exit(show(title, [*rows, *live], more, as_json=chosen.json))

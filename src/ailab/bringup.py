@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ailab import files
 from ailab.client import Client
 from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
@@ -32,21 +32,11 @@ Tell = Callable[[str], None]
 def one_at_a_time(lab: Lab, tell: Tell) -> Iterator[None]:
     """Hold the lab's lock for `up` and `down`; another one's end is waited for, and said."""
     with (lab.paths.state / "up.lock").open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not files.try_lock(held.fileno()):
             tell(_("Another ailab works on this lab; waiting for it."))
             what = _("the other ailab to finish")
-            wait_for(lambda: _try_lock(held.fileno()), timeout=OTHER_UP_SECONDS, what=what)
+            wait_for(lambda: files.try_lock(held.fileno()), timeout=OTHER_UP_SECONDS, what=what)
         yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def check_port(lab: Lab, holder: str = "") -> None:
@@ -135,15 +125,7 @@ def daemon_status(client: Client) -> dict[str, Any] | None:
 
 def daemon_pid(lab: Lab) -> int | None:
     """The daemon that holds the lock, if any."""
-    path = lab.paths.run / "daemon.lock"
-    try:
-        with path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return int(path.read_text() or "0") or None
-    return None
+    return files.holder(lab.paths.run / "daemon.lock")
 
 
 def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
@@ -189,7 +171,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     workspace = lab.runtime.poll(f"workspace-{user}")
     proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
     record = lab.paths.environment / "proven.json"
-    if (known := _read_json(record)) is not None and known["of"] == proven:
+    if (known := files.read_json(record)) is not None and known["of"] == proven:
         return dict(known["proof"])
     tell(_("first cell"))
     bind = lab.settings.access.bind
@@ -197,16 +179,8 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     code = load_stack(generation.stack).proof_code()
     output = kernel_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
     proof = read_proof(output, generation)
-    record.write_text(json.dumps({"of": proven, "proof": proof}))
+    files.replace(record, json.dumps({"of": proven, "proof": proof}))
     return proof
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        document: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return document
 
 
 def running_tasks(lab: Lab) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import platform
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ailab import __version__, bringup, provision
+from ailab import __version__, bringup, files, provision
 from ailab.errors import Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
@@ -208,8 +207,8 @@ def _place(staging: Path, machine: MachinePaths, root: Path) -> None:
                 path.rename(target / path.name)
     tools.place_proxy_modules(machine, staging / "node_modules")
     # lab.toml comes last: with it, the folder is a lab.
-    files = [path for path in (staging / "lab").rglob("*") if path.is_symlink() or path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == SETTINGS_NAME):
+    found = [path for path in (staging / "lab").rglob("*") if path.is_symlink() or path.is_file()]
+    for path in sorted(found, key=lambda path: path.name == SETTINGS_NAME):
         target = root / path.relative_to(staging / "lab")
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,13 +222,11 @@ def _place(staging: Path, machine: MachinePaths, root: Path) -> None:
 def _staging(machine: MachinePaths) -> Iterator[Path]:
     """A folder for what is half done, on the disk that it will stay on; those that kills left behind are removed."""
     machine.cache.mkdir(parents=True, exist_ok=True)
-    with (machine.cache / "bundle.lock").open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with files.locked_if_free(machine.cache / "bundle.lock") as ours:
+        if not ours:
             raise Conflict(
                 _("Another ailab works on a bundle."), remedy=_("Wait for it to end, and type the same again.")
-            ) from None
+            )
         for left in machine.cache.glob("bundle-*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="bundle-", dir=machine.cache) as folder:

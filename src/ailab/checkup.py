@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ailab
-from ailab import bringup, provision
+from ailab import bringup, downloads, provision
 from ailab.client import Client
-from ailab.doctor.facts import Daemon, Facts, Probes
+from ailab.doctor.facts import Daemon, Facts, Graphics, Probes
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.lab import Lab
@@ -25,6 +25,7 @@ from ailab.settings_file import load_settings
 from ailab.waiting import TimedOut, wait_for
 
 if TYPE_CHECKING:
+    from ailab.resources.driver import Driver
     from ailab.stacks import Stack
 
 PYPI = "https://pypi.org/simple"
@@ -41,19 +42,18 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
     from packaging.requirements import Requirement
 
     from ailab.access import tools
-    from ailab.environments.uv import Uv, network_environment
 
     machine = MachinePaths.from_environment(environ)
     lab = Lab(LabPaths(root or default_lab(environ)), machine, _settings(root))
-    stack, mirrors = _stack(lab), lab.settings.mirrors
+    stack, network = _stack(lab), downloads.variables(lab.settings.mirrors, environ)
     environments = lab.generations.current() if root else next(iter(lab.generations.list()), None)
     return Facts(
         settings=lab.settings,
         machine=machine,
         lab=lab.paths if root else None,
-        network=network_environment(mirrors, environ),
-        index=Uv(machine, mirrors).index or PYPI,
-        registry=mirrors.npm or NPM,
+        network=network,
+        index=network.get("UV_DEFAULT_INDEX", PYPI),
+        registry=network.get("npm_config_registry", NPM),
         packages=frozenset(Requirement(package).name for package in stack.packages),
         architectures=tuple(stack.platforms),
         pythons=tuple(stack.pythons),
@@ -78,7 +78,7 @@ def probes_of(lab: Lab, stack: Stack) -> Probes:
         settings=lambda: _read_lab(lab),
         python=lambda: _python(lab, stack),
         port=lambda: bringup.check_port(lab),
-        gpus=_gpus,
+        graphics=lambda: _graphics(stack),
         daemon=lambda: _daemon(lab),
         running=lambda: _running(lab),
         halves=lambda: halves.find_halves(generations),
@@ -126,27 +126,21 @@ def _python(lab: Lab, stack: Stack) -> str:
     return f"{found.version}, {found.program}" if found else ""
 
 
-def _gpus() -> tuple[str, ...]:
-    """The GPUs as NVML names them. Raises `AilabError` with NVML's own words."""
-    import pynvml
+def graphics_of(seen: Driver, stack: Stack) -> Graphics:
+    """What was seen of the driver, for the doctor; `stack` says how new it has to be."""
+    from ailab.resources import driver
 
-    from ailab.resources import detect
-
-    try:
-        pynvml.nvmlInit()
-        pynvml.nvmlShutdown()
-    except pynvml.NVMLError as refused:
-        raise AilabError(str(refused), remedy=_nvml_remedy(pynvml, refused)) from refused
-    return tuple(f"{gpu.name} ({gpu.memory_bytes // 2**20} MiB, {gpu.driver})" for gpu in detect.detect_gpus())
+    names = tuple(f"{gpu.name} ({gpu.memory_bytes // 2**20} MiB, {gpu.driver})" for gpu in seen.gpus)
+    signs = [f"NVIDIA {seen.module}" if seen.module else "", seen.nvml if not seen.gpus else ""]
+    signs += [f"{path}: {refused or 'ok'}" for path, refused in seen.devices.items()]
+    needed = stack.cuda.driver if stack.cuda is not None else "0"
+    return Graphics(names, seen.is_there, "; ".join(filter(None, signs)), driver.why_not(seen, needed))
 
 
-def _nvml_remedy(nvml: Any, refused: Any) -> str:
-    if refused.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-        return _("Install libnvidia-ml.so.1 with the driver (Debian: libnvidia-ml1); in a container set "
-                 "NVIDIA_DRIVER_CAPABILITIES=compute,utility.")  # fmt: skip
-    if refused.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return _("The driver was updated under the running kernel: reboot.")
-    return _("See what the driver says: nvidia-smi; dmesg | grep -i nvrm")
+def _graphics(stack: Stack) -> Graphics:
+    from ailab.resources import driver
+
+    return graphics_of(driver.look(), stack)
 
 
 def _daemon(lab: Lab) -> Daemon:

@@ -42,7 +42,7 @@ def wants_cuda(lab: Lab, stack: Stack, tell: Tell) -> bool:
     check = _driver_check(seen, stack)
     if setting == "required":
         gpu.refuse_if_failed([check])
-    elif check.state == gpu.State.failed and (seen.gpus or seen.on_bus or seen.devices or seen.module):
+    elif check.state == gpu.State.failed and seen.is_there:
         tell(_("The GPU is not used: {why}").format(why=check.message))
         tell(check.remedy)
     return check.state != gpu.State.failed

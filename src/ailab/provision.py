@@ -157,16 +157,9 @@ def _is_wished(lab: Lab, current: Generation, stack: Stack, *, with_cuda: bool) 
 def ensure_tools(lab: Lab, step: Step) -> Tools:
     """The proxy and TensorBoard, installed if need be."""
     from ailab.access import tools
-    from ailab.environments.uv import network_environment
 
-    uv = uv_of(lab)
-    missing = tools.missing(lab.machine)
-    if not missing:
+    if not tools.missing(lab.machine):
         return tools.find(lab.machine)
+    uv = uv_of(lab)
     with step(_("Installing the proxy and TensorBoard")):
-        return tools.install(
-            lab.machine,
-            uv,
-            uv.environment() | network_environment(lab.settings.mirrors, uv.environment()),
-            lab.settings.mirrors.npm,
-        )
+        return tools.install(lab.machine, uv, uv.environment())

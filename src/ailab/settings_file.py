@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from ailab import files
 from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.settings import Settings
@@ -191,13 +192,9 @@ def set_value(path: Path, section: str, key: str, value: object) -> None:
 
     document = tomlkit.parse(_read(path))
     document.setdefault(section, tomlkit.table())[key] = value
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(tomlkit.dumps(document), encoding="utf-8")
-    try:
-        load_settings(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    text = tomlkit.dumps(document)
+    settings_from(path, text)
+    files.replace(path, text)
 
 
 def _toml(value: object) -> str:

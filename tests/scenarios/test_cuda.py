@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ailab import preflight, provision
-from ailab.environments import cuda, gpu, interpreters, kernel, lock
+from ailab.environments import cuda, gpu, installed, interpreters, kernel, lock
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.gpu import GpuNotWorking, State
 from ailab.environments.uv import Uv
@@ -88,7 +88,7 @@ def with_driver(fake_driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def without(generation: Generation, name: str) -> Iterator[None]:
-    link = cuda.site_packages(Path(generation.folder)) / "tensorflow" / name
+    link = installed.site_packages(Path(generation.folder)) / "tensorflow" / name
     target = link.readlink()
     link.unlink()
     try:
@@ -147,7 +147,7 @@ def test_a_kernel_finds_the_same(generation: Generation, tmp_path: Path) -> None
     lab.state.mkdir(parents=True)
     code = f"{TRAIN}import os, shutil; print(os.environ['XLA_FLAGS'], shutil.which('ptxas'))"
     printed = kernel.run_cell(generation, lab, code)
-    nvcc = cuda.site_packages(Path(generation.folder)) / "nvidia/cuda_nvcc"
+    nvcc = installed.site_packages(Path(generation.folder)) / "nvidia/cuda_nvcc"
     assert "GPU:0" in printed and f"--xla_gpu_cuda_data_dir={nvcc} {nvcc}/bin/ptxas" in printed
     assert (nvcc / "nvvm/libdevice/libdevice.10.bc").is_file()
 
@@ -193,5 +193,5 @@ def test_what_gpu_in_lab_toml_does(
     monkeypatch.setattr(driver, "look", Driver)
     plain = ensured("auto")
     assert plain.id != generation.id and not cuda.is_among(STACK, set(plain.packages))
-    site = cuda.site_packages(Path(plain.folder))
+    site = installed.site_packages(Path(plain.folder))
     assert not list(site.glob("ailab_cuda*")) and not list(site.glob("tensorflow/libcu*"))

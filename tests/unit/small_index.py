@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from loopback import serving_files
 
 from ailab import stacks
 from ailab.change import open_lab
@@ -105,31 +104,15 @@ def source(name: str, version: str, backend: str) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Index]:
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *words: object, **named: object) -> None:
-            super().__init__(*words, directory=str(folder), **named)  # type: ignore[arg-type]
-
-        def end_headers(self) -> None:
-            self.send_header("Cache-Control", "no-cache")
-            super().end_headers()
-
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield Index(folder, f"http://127.0.0.1:{server.server_port}/simple")
-    finally:
-        server.shutdown()
-        server.server_close()
+def serving_index(folder: Path) -> Iterator[Index]:
+    with serving_files(folder) as address:
+        yield Index(folder, f"{address}/simple")
 
 
 @contextmanager
 def small_lab(folder: Path) -> Iterator[tuple[Path, Index]]:
     """A lab (its folder) of the small stack, with nothing built yet, and its index."""
-    with pytest.MonkeyPatch.context() as patched, serving(folder / "index") as index:
+    with pytest.MonkeyPatch.context() as patched, serving_index(folder / "index") as index:
         index.add("base", "1.0", ["base-lib"])
         for version in ("1.0", "1.5", "2.0"):
             index.add("base-lib", version)

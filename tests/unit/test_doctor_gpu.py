@@ -1,4 +1,4 @@
-"""The chain to the GPU: each broken link as the kernel's files show it, by the layout of /proc, /sys and /dev."""
+"""What the doctor tells of the GPU: the driver's own chain (test_resources_driver.py), as bad as lab.toml takes it."""
 
 from __future__ import annotations
 
@@ -6,95 +6,62 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import reachable_folder
-from patients import as_nobody, facts_of, system
+from patients import facts_of
 
+from ailab import checkup
 from ailab.doctor import gpu
-from ailab.doctor.facts import Facts
 from ailab.doctor.findings import Finding, Severity
-from ailab.errors import AilabError
+from ailab.resources.detect import Gpu
+from ailab.resources.driver import Driver, look, why_not
 from ailab.settings import EnvironmentSection, Settings
+from ailab.stacks import load_stack
 
 OK, WARNING, ERROR = Severity.ok, Severity.warning, Severity.error
-CARD = {
-    "sys__bus__pci__devices__0000:01:00.0__vendor": "0x10de\n",
-    "sys__bus__pci__devices__0000:01:00.0__class": "0x030200\n",
-}
-AUDIO = {
-    "sys__bus__pci__devices__0000:01:00.1__vendor": "0x10de\n",
-    "sys__bus__pci__devices__0000:01:00.1__class": "0x040300\n",
-}
-DRIVER = {"proc__driver__nvidia__version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01\nGCC version\n"}
-DEVICES = {"dev__nvidiactl": "", "dev__nvidia0": "", "dev__nvidia-uvm": ""}
-NOUVEAU = {"sys__module__nouveau__refcnt": "1"}
-SECURE_BOOT = {gpu._SECURE_BOOT.replace("/", "__"): "\6\0\0\0\1"}
-CONTAINER = {".dockerenv": ""}
+STACK = load_stack("tensorflow-2.9")
+TESLA = Gpu(0, "Tesla T4", 16 * 2**30, "535.183.01", "7.5")
+CLOSED = Driver(module="535.183.01", devices={"/dev/nvidia0": "EACCES"}, nvml="Insufficient Permissions")
 
 
-def machine(tmp_path: Path, *parts: dict[str, str], wish: str = "auto", gpus: tuple[str, ...] = ("Tesla T4",)) -> Facts:
-    tree = {name: text for part in parts for name, text in part.items()}
-    (tmp_path / "tree").mkdir(exist_ok=True)
-    facts = facts_of(tmp_path / "home", system=system(tmp_path / "tree", **tree))
+def told(folder: Path, seen: Driver, wish: str = "auto") -> Finding:
+    facts = facts_of(folder)
     settings = Settings(environment=EnvironmentSection(gpu=wish))  # type: ignore[arg-type]
-    return replace(facts, settings=settings, probes=replace(facts.probes, gpus=lambda: gpus))
-
-
-def seen(facts: Facts) -> Finding:
-    (found,) = gpu.chain(facts)
+    probes = replace(facts.probes, graphics=lambda: checkup.graphics_of(seen, STACK))
+    (found,) = gpu.chain(replace(facts, settings=settings, probes=probes))
     return found
 
 
 def test_no_gpu_is_no_fault_unless_one_is_required(tmp_path: Path) -> None:
-    assert seen(machine(tmp_path, AUDIO)).severity == OK
-    required = seen(machine(tmp_path, AUDIO, wish="required"))
+    assert told(tmp_path, Driver(nvml="NVML Shared Library Not Found")).severity == OK
+    required = told(tmp_path, Driver(), "required")
     assert required.severity == ERROR and 'gpu = "auto"' in required.remedy
 
 
 def test_a_gpu_that_works(tmp_path: Path) -> None:
-    found = seen(machine(tmp_path, CARD, AUDIO, DRIVER, DEVICES))
-    assert found.severity == OK and found.message == "Tesla T4" and "535.183.01" in found.evidence
+    found = told(tmp_path, Driver(gpus=(TESLA,), module="535.183.01", devices={"/dev/nvidia0": ""}))
+    assert found.severity == OK and "Tesla T4 (16384 MiB" in found.message
+    assert found.evidence == "NVIDIA 535.183.01; /dev/nvidia0: ok"
 
 
 @pytest.mark.parametrize(
-    ("parts", "said", "remedy"),
-    [
-        ([CARD], "not loaded", "modprobe nvidia"),
-        ([CARD, NOUVEAU], "nouveau", "nvidia-driver"),
-        ([CARD, SECURE_BOOT], "Secure Boot", "mokutil"),
-        ([CARD, CONTAINER], "without NVIDIA's runtime", "--gpus all"),
-        ([CARD, DRIVER], "device files", "nvidia-modprobe"),
-        ([CARD, DRIVER, CONTAINER], "without NVIDIA's runtime", "nvidia-container-toolkit"),
-        ([CARD, {"proc__1__cgroup": "0::/kubepods/pod1\n"}], "without NVIDIA's runtime", "--gpus all"),
-    ],
-    ids=["no driver", "nouveau", "secure boot", "container", "no devices", "container with module", "kubernetes"],
+    "seen",
+    [Driver(on_bus=True), Driver(on_bus=True, nouveau=True), CLOSED, Driver(gpus=(replace(TESLA, driver="440.1"),))],
+    ids=["no driver", "nouveau", "closed", "too old for the stack"],
 )
-def test_the_broken_link_is_named(tmp_path: Path, parts: list[dict[str, str]], said: str, remedy: str) -> None:
-    found = seen(machine(tmp_path, *parts))
-    assert found.severity == WARNING and said in found.message and remedy in found.remedy and found.evidence
-    assert seen(machine(tmp_path, *parts, wish="required")).severity == ERROR
-    assert seen(machine(tmp_path, *parts, wish="off")).severity == OK
+def test_a_gpu_that_cannot_be_used_is_as_bad_as_lab_toml_takes_it(tmp_path: Path, seen: Driver) -> None:
+    assert STACK.cuda is not None
+    expected = why_not(seen, STACK.cuda.driver)
+    assert expected is not None
+    found = told(tmp_path, seen)
+    assert (found.severity, found.message, found.remedy) == (WARNING, *expected)
+    assert told(tmp_path, seen, "required").severity == ERROR
+    off = told(tmp_path, seen, "off")
+    assert off.severity == OK and not off.remedy
 
 
-@pytest.mark.parametrize(("container", "said"), [(CONTAINER, "daemon-reload"), ({}, "account")])
-def test_devices_that_may_not_be_opened(container: dict[str, str], said: str) -> None:
-    with reachable_folder() as folder:
-        facts = machine(folder, CARD, DRIVER, DEVICES, container)
-        (facts.system / "dev/nvidia0").chmod(0)
-        assert said in as_nobody(lambda: seen(facts).message)
+def test_what_was_seen_is_the_evidence(tmp_path: Path) -> None:
+    assert told(tmp_path, CLOSED).evidence == "NVIDIA 535.183.01; Insufficient Permissions; /dev/nvidia0: EACCES"
 
 
-def test_nvml_says_no(tmp_path: Path) -> None:
-    facts = machine(tmp_path, CARD, DRIVER, DEVICES)
-
-    def refuse() -> tuple[str, ...]:
-        raise AilabError("Driver/library version mismatch", remedy="reboot")
-
-    found = seen(replace(facts, probes=replace(facts.probes, gpus=refuse)))
-    assert found.severity == WARNING and "NVML" in found.message and found.evidence.startswith("Driver/library")
-
-
-@pytest.mark.skipif(Path("/proc/driver/nvidia").exists(), reason="this machine has NVIDIA's driver")
-def test_without_a_driver_nvml_itself_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(AilabError) as refused:
-        facts_of(tmp_path).probes.gpus()
-    assert "NVML" in refused.value.message and "libnvidia-ml" in refused.value.remedy
+def test_this_machine_is_looked_at(tmp_path: Path) -> None:
+    here, seen = facts_of(tmp_path).probes.graphics(), look()
+    assert here.there == seen.is_there and len(here.gpus) == len(seen.gpus)

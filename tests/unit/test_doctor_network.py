@@ -11,7 +11,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from patients import a_lab, facts_of, self_signed, serving, severities
+from loopback import private_authority, serving
+from patients import a_lab, facts_of, severities
 
 from ailab.doctor import certificates, network
 from ailab.doctor.facts import Facts
@@ -82,7 +83,7 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_certificate_that_nobody_trusts_and_the_bundle_that_mends_it(tmp_path: Path) -> None:
-    server, authority = self_signed(tmp_path)
+    server, authority = private_authority(tmp_path)
     with serving(INDEX, certificate=server) as address:
         refused = index(tmp_path, f"{address}/simple")
         assert refused.severity == ERROR and "not trusted" in refused.message
@@ -92,7 +93,7 @@ def test_a_certificate_that_nobody_trusts_and_the_bundle_that_mends_it(tmp_path:
 
 
 def test_the_bundle_of_lab_toml_is_the_one_used(tmp_path: Path) -> None:
-    server, authority = self_signed(tmp_path)
+    server, authority = private_authority(tmp_path)
     with serving(INDEX, certificate=server) as address:
         lab = a_lab(tmp_path / "lab", f'[mirrors]\npypi = "{address}/simple"\nca_bundle = "../{authority.name}"\n')
         (found,) = network.package_index(facts_of(tmp_path / "home", lab))
@@ -102,7 +103,7 @@ def test_the_bundle_of_lab_toml_is_the_one_used(tmp_path: Path) -> None:
 def test_bundles_that_will_not_do(tmp_path: Path) -> None:
     garbage, missing = tmp_path / "garbage.pem", tmp_path / "missing.pem"
     garbage.write_text("not a certificate")
-    _server, expired = self_signed(tmp_path, days=-1)
+    _server, expired = private_authority(tmp_path, days=-1)
     for file, said in ((garbage, "no certificate"), (missing, "cannot be read"), (expired, "expired")):
         found = list(certificates.bundles(facts_of(tmp_path, network={"SSL_CERT_FILE": str(file)})))
         assert severities(found) == [ERROR] and said in found[0].message and "SSL_CERT_FILE" in found[0].remedy

@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from typing import Any
 import pytest
 from conftest import CHECKOUT
 from patients import a_lab
-
-WHOLE_SECONDS = 5.0
 
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
@@ -34,34 +31,27 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def timed(words: list[str], environment: dict[str, str]) -> tuple[float, Any]:
-    """Seconds from typing to the prompt, the better of two; the document."""
-    seconds = []
-    for _try in range(2):
-        started = time.monotonic()
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
-        seconds.append(time.monotonic() - started)
-        assert done.returncode in (0, 1), done.stderr
-    return min(seconds), json.loads(done.stdout)
+def examined(words: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """The first finding of each check. How long it may take is bench/environments.py's to say."""
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    return {check["name"]: check["findings"][0] for check in json.loads(done.stdout)["checks"]}
 
 
-def test_a_network_that_swallows_everything_costs_less_than_five_seconds(tmp_path: Path, black_hole: str) -> None:
+def test_a_network_that_swallows_everything_is_told(tmp_path: Path, black_hole: str) -> None:
     environment = surroundings(tmp_path, HTTPS_PROXY=black_hole)
     lab = a_lab(tmp_path / "lab")
     words = [sys.executable, "-m", "ailab.cli.main", "--lab", str(lab.root), "doctor", "--json"]
-    seconds, said = timed(words, environment)
-    found = {check["name"]: check["findings"][0]["severity"] for check in said["checks"]}
-    assert found["index"] == found["npm"] == "error" and found["permissions"] == "ok"
-    assert seconds < WHOLE_SECONDS
+    found = examined(words, environment)
+    assert {found[name]["severity"] for name in ("index", "npm")} == {"error"}
+    assert found["permissions"]["severity"] == "ok"
 
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network namespace needs root")
-def test_no_network_at_all_costs_less_than_five_seconds(tmp_path: Path) -> None:
+def test_no_network_at_all_is_told(tmp_path: Path) -> None:
     environment = surroundings(tmp_path)
     words = ["unshare", "--net", sys.executable, "-m", "ailab.cli.main", "doctor", "--json"]
-    seconds, said = timed(words, environment)
-    found = {check["name"]: check["findings"][0] for check in said["checks"]}
+    found = examined(words, environment)
     assert {found[name]["severity"] for name in ("dns", "index", "npm")} == {"error"}
     assert "pypi.org" in found["dns"]["message"] and found["clock"]["severity"] == "ok"
-    assert seconds < WHOLE_SECONDS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ailab.environments import ailab_cuda, cuda, gpu
+from ailab.environments import ailab_cuda, cuda, gpu, installed
 from ailab.environments.gpu import State
 from ailab.i18n import use_language
 from ailab.stacks import load_stack
@@ -48,14 +48,14 @@ def test_libraries_are_linked_beside_tensorflow_s_own_and_the_folder_may_move(ge
     cuda.install(generation, tmp_path / "cache")
     cuda.install(generation, tmp_path / "cache")
     moved = generation.rename(tmp_path / "moved")
-    beside = cuda.site_packages(moved) / "tensorflow"
+    beside = installed.site_packages(moved) / "tensorflow"
     assert (beside / "libcudnn.so.8").read_text() == "nvidia/cudnn/lib/libcudnn.so.8"
     assert (beside / "libcupti.so.11.2").read_text() == (beside / "libcupti.so.11.8").read_text()
     assert len(list(beside.iterdir())) == 4
 
 
 def test_the_driver_s_library_has_its_short_name_wherever_it_is_now(generation: Path, tmp_path: Path) -> None:
-    link = cuda.site_packages(generation) / "tensorflow/libcuda.so"
+    link = installed.site_packages(generation) / "tensorflow/libcuda.so"
     cuda.link_driver(generation, "")
     assert not link.is_symlink()
     for place in ("one", "two"):
@@ -76,7 +76,7 @@ def told(site: Path, **environment: str) -> dict[str, str]:
 def test_each_python_knows_where_xla_and_the_cache_are(generation: Path, tmp_path: Path) -> None:
     cache = tmp_path / "it's a cache"
     cuda.install(generation, cache)
-    site = cuda.site_packages(generation)
+    site = installed.site_packages(generation)
     found = told(site)
     assert found["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={site}/nvidia/cuda_nvcc"
     assert shutil.which("ptxas", os.F_OK, found["PATH"]) == str(site / "nvidia/cuda_nvcc/bin/ptxas")
@@ -88,7 +88,7 @@ def test_each_python_knows_where_xla_and_the_cache_are(generation: Path, tmp_pat
 
 def test_what_a_person_has_set_stays(generation: Path, tmp_path: Path) -> None:
     cuda.install(generation, tmp_path / "cache")
-    site = cuda.site_packages(generation)
+    site = installed.site_packages(generation)
     own = {"CUDA_CACHE_PATH": "/mine", "CUDA_CACHE_MAXSIZE": "1"}
     found = told(site, XLA_FLAGS="--xla_dump_to=/x", **own)
     assert {name: found[name] for name in own} == own

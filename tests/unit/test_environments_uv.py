@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
-import ssl
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from loopback import private_authority, serving, serving_files
 
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import DiskFull, explain
@@ -23,32 +19,6 @@ from ailab.paths import MachinePaths
 from ailab.settings import MirrorsSection
 
 SIX = "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"
-
-
-@contextmanager
-def serving(status: int, certificate: Path | None = None) -> Iterator[str]:
-    """An index on loopback that answers everything with `status`."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}/simple"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(autouse=True)
@@ -70,35 +40,30 @@ def sync(tmp_path: Path, index: str, pin: str = f"six==1.17.0 --hash=sha256:{SIX
 
 @pytest.mark.parametrize(("status", "said"), [(403, "403 Forbidden"), (500, "500 Internal Server Error")])
 def test_an_index_that_refuses_is_named_with_its_answer(tmp_path: Path, status: int, said: str) -> None:
-    with serving(status) as index:
-        error = sync(tmp_path, index)
+    with serving(status=status) as address:
+        error = sync(tmp_path, index := f"{address}/simple")
     assert index in error.message and said in error.message
     assert "[mirrors] pypi" in error.remedy
 
 
 def test_an_index_without_the_package_is_named(tmp_path: Path) -> None:
-    with serving(404) as index:
-        error = sync(tmp_path, index)
+    with serving(status=404) as address:
+        error = sync(tmp_path, index := f"{address}/simple")
     assert f"{index} does not have six." == error.message
     assert "[mirrors] pypi" in error.remedy
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
-    with serving(200) as index:
-        pass
+    with serving() as address:
+        index = f"{address}/simple"
     error = sync(tmp_path, index)
     assert index in error.message and "refused" in error.message
     assert "[mirrors] proxy" in error.remedy
 
 
 def test_a_certificate_of_an_unknown_authority(tmp_path: Path) -> None:
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lab -addext"
-    files = ["subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
-    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
-    both = tmp_path / "both.pem"
-    both.write_text((tmp_path / "key.pem").read_text() + (tmp_path / "certificate.pem").read_text())
-    with serving(200, both) as index:
-        error = sync(tmp_path, index)
+    with serving(certificate=private_authority(tmp_path)[0]) as address:
+        error = sync(tmp_path, index := f"{address}/simple")
     assert index in error.message and "certificate" in error.message
     assert "[mirrors] ca_bundle" in error.remedy
 
@@ -114,18 +79,8 @@ def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     link = f'<a href="six-1.17.0-py2.py3-none-any.whl#sha256={SIX}">six-1.17.0-py2.py3-none-any.whl</a>'
     (package / "index.html").write_text(f"<!DOCTYPE html><html><body>{link}</body></html>")
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *words: object, **named: object) -> None:
-            super().__init__(*words, directory=str(tmp_path / "index"), **named)  # type: ignore[arg-type]
-
-        def log_message(self, *_words: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    error = sync(tmp_path, f"http://127.0.0.1:{server.server_port}/simple")
-    server.shutdown()
-    server.server_close()
+    with serving_files(tmp_path / "index") as address:
+        error = sync(tmp_path, f"{address}/simple")
     assert "six" in error.message
     assert "[mirrors] pypi" in error.remedy
     assert not list((tmp_path / "environment").rglob("six*"))

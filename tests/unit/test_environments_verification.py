@@ -45,7 +45,7 @@ def one(machine: MachinePaths, lab: LabPaths) -> Generation:
 
 
 def site(generation: Generation) -> Path:
-    return installed.site_packages(generation.folder, generation.python)
+    return installed.site_packages(generation.folder)
 
 
 def module(generation: Generation) -> Path:

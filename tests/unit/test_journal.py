@@ -12,13 +12,14 @@ from types import FrameType
 
 import pytest
 
+from ailab import files
 from ailab.environments import generations, journal
 from ailab.environments.generations import Generations
 from ailab.environments.journal import Change, Journal, State
 from ailab.errors import AilabError, Conflict
 from ailab.paths import LabPaths, MachinePaths
 
-TRACED = {journal.__file__, generations.__file__}
+TRACED = {journal.__file__, generations.__file__, files.__file__}
 FORGED = {"stack": "x", "title": "x", "python": "3", "lock": "", "built_at": "", "size_bytes": 0, "packages": {}}
 OLD, NEW = State("old settings\r\n", "old lock", "g-old"), State("new \udcff settings", "new lock", "g-new")
 
@@ -102,7 +103,7 @@ def test_killed_at_each_line_it_is_whole_or_not_at_all(lab: Lab, before: State) 
         lab.journal.recover()
         state = lab.journal.state()
         assert state in (before, NEW), stop
-        assert not lab.paths.pending_change.exists() and not list(lab.paths.root.glob(".lab.*.change")), stop
+        assert not lab.paths.pending_change.exists() and not list(lab.paths.root.glob(".lab.*.new")), stop
         assert lab.generations.history()[-1]["to"] == state.generation, "the way back is known"
         outcomes.append(state == NEW)
         if status == 0:

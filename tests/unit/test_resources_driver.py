@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import reachable_folder
+from patients import as_nobody
 
 from ailab.i18n import use_language
 from ailab.resources.detect import Gpu
@@ -97,6 +99,13 @@ def test_what_opening_devices_and_nvml_show(driver: Driver, message: str, remedy
     told = why_not(driver, NEEDED)
     assert told is not None
     assert message in told[0] and remedy in told[1]
+
+
+def test_a_device_that_this_account_may_not_open() -> None:
+    with reachable_folder() as folder:
+        machine(folder, LOADED, {"dev/nvidia0": ""})
+        (folder / "dev/nvidia0").chmod(0)
+        assert as_nobody(lambda: look(folder).devices["/dev/nvidia0"]) == "EACCES"
 
 
 def seen(version: str, **more: bool) -> Driver:

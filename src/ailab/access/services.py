@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from ailab import __version__
+from ailab import __version__, downloads
 from ailab.access.tools import Tools
 from ailab.paths import LabPaths
 from ailab.runtimes.base import TaskKind, TaskSpec
@@ -109,7 +109,8 @@ def workspace_spec(settings: Settings, lab: LabPaths, user: str, port: int, vari
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
         command=(sys.executable, "-P", "-m", "ailab.access.workspace", f"--config={here / 'workspace_config.py'}"),
-        environment=base_environment(os.environ) | hubs | ours,
+        # With the way to downloads: `pip install` in a notebook or a terminal goes where ailab's own go.
+        environment=base_environment(os.environ) | downloads.variables(settings.mirrors, os.environ) | hubs | ours,
         cwd=str(lab.root),
         ports=(port,),
         cpus=settings.resources.cpus,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ailab import command
+from ailab import command, files
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.paths import MachinePaths
@@ -89,18 +88,17 @@ def missing(machine: MachinePaths) -> bool:
     return not all(mark.exists() for mark in done) or not find(machine).node.exists()
 
 
-def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str], npm_registry: str) -> Tools:
-    """Install what is missing. A half-installed tool has no mark and is made anew."""
+def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str]) -> Tools:
+    """Install what is missing. A half-installed tool has no mark and is made anew. `environment` is npm's."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with (machine.tools / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with files.locked(machine.tools / ".lock"):
         node = system_node()
         if node is None:
             _environment(_node_folder(machine), "node.txt", uv)
             node = _wheel_node(machine)
             assert node is not None, "the wheel holds bin/node"
         _environment(_tensorboard_folder(machine), "tensorboard.txt", uv)
-        _install_proxy(machine, node, environment, npm_registry)
+        _install_proxy(machine, node, environment)
         return find(machine)
 
 
@@ -118,10 +116,10 @@ def _environment(folder: Path, requirements: str, uv: Installer) -> None:
     (folder / ".done").touch()
 
 
-def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str) -> None:
+def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str]) -> None:
     folder = _proxy_folder(machine)
     if not (folder / _MODULES).exists():
-        _fetch_modules(folder, machine, node, environment, npm_registry)
+        _fetch_modules(folder, machine, node, environment)
     (folder / "node").write_text(str(node))
     (folder / ".done").touch()
 
@@ -134,8 +132,7 @@ def proxy_modules(machine: MachinePaths) -> Path:
 def place_proxy_modules(machine: MachinePaths, modules: Path) -> None:
     """Use `modules`, as `proxy_modules` has them on another machine; they are moved."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with (machine.tools / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with files.locked(machine.tools / ".lock"):
         folder = _proxy_folder(machine)
         if (folder / _MODULES).exists():
             return
@@ -145,15 +142,11 @@ def place_proxy_modules(machine: MachinePaths, modules: Path) -> None:
         (folder / _MODULES).touch()
 
 
-def _fetch_modules(
-    folder: Path, machine: MachinePaths, node: Path, environment: Mapping[str, str], npm_registry: str
-) -> None:
+def _fetch_modules(folder: Path, machine: MachinePaths, node: Path, environment: Mapping[str, str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(REQUIREMENTS / "proxy", folder)
     variables = dict(environment) | {"npm_config_cache": str(machine.cache / "npm"), "HOME": str(machine.cache)}
     variables["PATH"] = f"{node.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    if npm_registry:
-        variables["npm_config_registry"] = npm_registry
     variables |= {"npm_config_fetch_retries": "1", "npm_config_fetch_timeout": "60000"}
     words = ("ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
     try:
@@ -161,7 +154,7 @@ def _fetch_modules(
     except command.CommandFailed as error:
         raise AilabError(
             _("The web proxy could not be installed from {registry}.").format(
-                registry=npm_registry or "npm's registry"
+                registry=environment.get("npm_config_registry", "npm's registry")
             ),
             remedy=_(
                 "Check the network. Behind a mirror or a proxy, set [mirrors] npm or [mirrors] proxy in lab.toml."

@@ -3,6 +3,7 @@ network."""
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -50,9 +51,11 @@ def _download(
             tell(file)
 
     options = ("--no-deps", "--no-input", "--progress-bar", "off", "--disable-pip-version-check", "--prefer-binary")
+    # Its own settings files are left out, as uv's are.
+    environment = uv.environment() | {"PIP_CONFIG_FILE": os.devnull, "PIP_CACHE_DIR": str(uv.machine.cache / "pip")}
     argv = [python, "-I", "-c", _RUN, pip, "download", *options, "--dest", folder, *words]
     try:
-        command.run(argv, timeout=INSTALL_SECONDS, env=uv.pip_environment(), on_line=on_line)
+        command.run(argv, timeout=INSTALL_SECONDS, env=environment, on_line=on_line)
     except command.CommandFailed as error:
         known = explain(error.detail, index=uv.index or "PyPI", cache=folder, needed_mb=0)
         if known is not None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ailab import files
 from ailab.cli import labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
-from ailab.paths import LabPaths
+from ailab.paths import LabPaths, private_folder
 
 DEFAULT_STACK = "tensorflow-2.9"
 
@@ -43,7 +44,7 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
     from ailab.lab import Lab
     from ailab.notebooks import seed
-    from ailab.settings_file import default_document, load_settings
+    from ailab.settings_file import default_document, settings_from
     from ailab.stacks import load_stack
 
     paths = LabPaths(root)
@@ -51,13 +52,13 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     load_stack(stack)
     for folder in (root / "notebooks", root / "models", paths.logs):
         folder.mkdir(parents=True, exist_ok=True)
+    # Whose it is tells root whose the lab is, so that `env lock` and `env build` work before the first `up`.
+    private_folder(paths.state)
     if not paths.settings.exists():
         name = root.name if root.name.isascii() and root.name.replace("-", "").isalnum() else "lab"
         text = default_document(name=name, language=language, stack=stack, port=port)
-        unfinished = paths.settings.with_suffix(".toml.new")
-        unfinished.write_text(text, encoding="utf-8")
-        load_settings(unfinished)
-        unfinished.rename(paths.settings)
+        settings_from(paths.settings, text)
+        files.replace(paths.settings, text)
     seed(root / "notebooks", stack, language)
     # With its state the lab has an owner: started as root, every other command becomes that account.
     Lab.open(root).make_private_folders()

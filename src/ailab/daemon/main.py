@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import fcntl
 import os
 import signal
 import socket
@@ -13,6 +12,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ailab import files
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
 from ailab.lab import Lab
@@ -42,9 +42,7 @@ def hold(path: Path) -> bool:
     A bare descriptor, which nothing closes: a lock that went with an object would be free before the process is gone.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not files.try_lock(descriptor):
         os.close(descriptor)
         return False
     os.truncate(descriptor, 0)

@@ -19,18 +19,29 @@ class Daemon:
 
 
 @dataclass(frozen=True)
+class Graphics:
+    """NVIDIA's GPUs by name, whether anything shows that there is one, what that is, and why it does not serve with its
+    remedy (None: it serves)."""
+
+    gpus: tuple[str, ...]
+    there: bool
+    evidence: str
+    why_not: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
 class Probes:
     """What only other parts of ailab can tell. Each raises `AilabError` with a remedy when it is not as it should be.
 
     `settings` reads lab.toml and lab.lock; `python` says which interpreter the environment would be built on, empty for
-    none that is here; `port` refuses a web port that cannot be had; `gpus` lists what the driver names; `running` are
+    none that is here; `port` refuses a web port that cannot be had; `graphics` looks at the driver; `running` are
     the ids of tasks that run; `halves` are the folders that killed builds left behind, which `remove_halves` removes.
     """
 
     settings: Callable[[], None]
     python: Callable[[], str]
     port: Callable[[], None]
-    gpus: Callable[[], tuple[str, ...]]
+    graphics: Callable[[], Graphics]
     daemon: Callable[[], Daemon]
     running: Callable[[], tuple[str, ...]]
     halves: Callable[[], tuple[Path, ...]]

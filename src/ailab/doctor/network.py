@@ -152,7 +152,7 @@ def package_index(facts: Facts) -> Iterator[Finding]:
 def npm_registry(facts: Facts) -> Iterator[Finding]:
     """Whether the registry in use really answers as npm's does."""
     remedy = _("Set [mirrors] npm in lab.toml to a registry that answers.")
-    context = web.context(None, None, more=facts.network.get("NODE_EXTRA_CA_CERTS"))
+    context = web.context(facts.network.get("npm_config_cafile"), None, more=facts.network.get("NODE_EXTRA_CA_CERTS"))
     yield _site(facts, registry_page(facts), context, PROXY_PACKAGE, remedy, needed=facts.lacks_tools)
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from ailab import command
+from ailab.environments import installed
 from ailab.environments.generations import Generation
 
 COMPILE_SECONDS = 1800.0
@@ -25,7 +26,7 @@ def compile_bytecode(generation: Path) -> None:
     """Give every module of the generation its .pyc. Does nothing where that has been done."""
     if (generation / _DONE).exists():
         return
-    site = next((generation / "lib").glob("python*/site-packages"))
+    site = installed.site_packages(generation)
     for other in sorted(generation.parent.glob(f"*/{_DONE}")):
         _link_from(other.parent, site.relative_to(generation), site)
     program = generation / "bin/python"

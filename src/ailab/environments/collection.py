@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ailab import files
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.halves import remove_halves
 from ailab.environments.labs import KnownLab, Labs
@@ -71,7 +70,7 @@ class Pins:
         self._folder = machine.generations
 
     def pin(self, generation: Generation, *, who: str) -> None:
-        self._file(generation.id).write_text(json.dumps({"who": who, "at": now()}), encoding="utf-8")
+        files.replace(self._file(generation.id), json.dumps({"who": who, "at": now()}))
 
     def unpin(self, generation: Generation) -> bool:
         """Whether there was a pin to take away."""
@@ -177,23 +176,12 @@ def _read(process: Path) -> Iterator[bytes]:
 def _move_away(machine: MachinePaths, generation: Generation) -> bool:
     """Rename it out of sight; not one that is being built anew at this moment."""
     folder = Path(generation.folder)
-    with _try_locked(folder.with_name(f".{folder.name}.lock")) as free:
+    with files.locked_if_free(folder.with_name(f".{folder.name}.lock")) as free:
         if free:
             gone = machine.generations / f"{_GONE}{folder.name}"
             shutil.rmtree(gone, ignore_errors=True)
             folder.rename(gone)
         return free
-
-
-@contextmanager
-def _try_locked(path: Path) -> Iterator[bool]:
-    with path.open("a") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def measure(going: Sequence[Generation]) -> list[Removed]:

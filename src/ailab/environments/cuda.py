@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from ailab import files
 from ailab.environments import ailab_cuda, installed
 from ailab.stacks import Stack
 
@@ -22,17 +22,13 @@ def is_among(stack: Stack, names: set[str]) -> bool:
     return stack.cuda is not None and {Requirement(one).name for one in stack.cuda.packages} <= names
 
 
-def site_packages(generation: Path) -> Path:
-    return next((generation / "lib").glob("python*/site-packages"))
-
-
 def install(generation: Path, cache: Path) -> list[Path]:
     """After the packages are installed: link the libraries, and let each Python of the generation know of the rest.
 
     `cache` is the machine's folder for kernels that the driver compiles. Doing it again changes nothing. Returns what
     was put there beside the packages.
     """
-    site = site_packages(generation)
+    site = installed.site_packages(generation)
     wanted = {site / "tensorflow" / name: target for name, target in links(site).items()}
     for link, target in wanted.items():
         _link(link, target)
@@ -57,7 +53,7 @@ def link_driver(generation: Path, library: str) -> None:
     The driver is the machine's and may move; so this is done again whenever the GPU is looked at.
     """
     if library:
-        link = site_packages(generation) / "tensorflow" / "libcuda.so"
+        link = installed.site_packages(generation) / "tensorflow" / "libcuda.so"
         _link(link, library)
         installed.note_added(generation, [link])
 
@@ -66,7 +62,4 @@ def _link(link: Path, target: str) -> None:
     """A link that is there at every moment, also for a Python that starts now."""
     if link.is_symlink() and str(link.readlink()) == target:
         return
-    unfinished = link.with_name(f".{link.name}.{os.getpid()}")
-    unfinished.unlink(missing_ok=True)
-    unfinished.symlink_to(target)
-    unfinished.replace(link)
+    files.replace_link(link, target)

@@ -109,7 +109,7 @@ class Difference:
 def fingerprint(generation: Generation, *, driver: str, gpus: Sequence[tuple[str, str]]) -> Fingerprint:
     """The fingerprint of a generation on this machine. `gpus` are names and compute capabilities ("8.0")."""
     said = json.loads(command.run([generation.program, "-I", "-c", _ASK], timeout=ASK_SECONDS).stdout)
-    found = installed.distributions(installed.site_packages(generation.folder, generation.python))
+    found = installed.distributions(installed.site_packages(generation.folder))
     cuda = {one.name: one.version for one in found if one.name.startswith("nvidia-")}
     packages = {one.name: {"version": one.version, "content": one.content()} for one in found if one.name not in cuda}
     return Fingerprint.model_validate(

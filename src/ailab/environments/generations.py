@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ailab import files
 from ailab.environments import cuda, installed
 from ailab.environments.halves import COMPLETE as _COMPLETE
 from ailab.environments.halves import remove_halves
@@ -120,7 +120,7 @@ class Generations:
         name = generation_id(stack, lock, interpreter)
         folder = self._machine.generations / name
         self._machine.generations.mkdir(parents=True, exist_ok=True)
-        with _locked(self._machine.generations / f".{name}.lock") as held:
+        with files.locked(self._machine.generations / f".{name}.lock") as held:
             _bring_back(folder)
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
@@ -133,8 +133,8 @@ class Generations:
                 return self._complete(folder, name, stack, lock, interpreter), True
 
     def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
-        packages, size = _installed(folder, interpreter.version)
-        installed.seal(folder, interpreter.version)
+        packages, size = _installed(folder)
+        installed.seal(folder)
         made = Generation(
             id=name,
             stack=stack.name,
@@ -148,7 +148,7 @@ class Generations:
             interpreter=str(interpreter.program),
         )
         kept = {key: value for key, value in made.to_json().items() if key != "folder"}
-        _replace(folder / _COMPLETE, json.dumps(kept))
+        files.replace(folder / _COMPLETE, json.dumps(kept))
         return made
 
     def use(self, generation_id: str, *, who: str, why: str, wish: str = "") -> Generation:
@@ -158,7 +158,7 @@ class Generations:
         """
         self._lab.environment.mkdir(parents=True, exist_ok=True)
         labs = Labs(self._machine)
-        with labs.switching(), _locked(self._lab.environment / "switch.lock"):
+        with labs.switching(), files.locked(self._lab.environment / "switch.lock"):
             chosen = self.get(generation_id)
             before = self.current()
             labs.register(self._lab.root, chosen.id)
@@ -166,10 +166,7 @@ class Generations:
             # A kill may have come between the switch and its line.
             if before is not None and before.id == chosen.id and last.get("to", chosen.id) == chosen.id:
                 return chosen
-            link = self._lab.environment / f"current.{os.getpid()}"
-            link.unlink(missing_ok=True)
-            link.symlink_to(chosen.folder)
-            link.replace(self._lab.current)
+            files.replace_link(self._lab.current, chosen.folder)
             line = {"at": now(), "who": who, "why": why, "from": before.id if before else None, "to": chosen.id}
             line["wish"] = wish
             with (self._lab.environment / "history.jsonl").open("a", encoding="utf-8") as history:
@@ -259,20 +256,6 @@ def _aside(folder: Path) -> Iterator[None]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Hold the lock at `path`; yields its file descriptor."""
-    with path.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield held.fileno()
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def _install(
     folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, uv: Uv, tell: Callable[[str], None], held: int
 ) -> None:
@@ -325,9 +308,9 @@ class Downloads:
         )
 
 
-def _installed(folder: Path, python: str) -> tuple[dict[str, str], int]:
+def _installed(folder: Path) -> tuple[dict[str, str], int]:
     """What is installed (name -> version), and the bytes of its files."""
-    found = installed.distributions(installed.site_packages(folder, python))
+    found = installed.distributions(installed.site_packages(folder))
     return {one.name: one.version for one in found}, _size(folder)
 
 

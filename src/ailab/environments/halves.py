@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from ailab import files
 
 COMPLETE = "generation.json"
 
 
 def find_halves(generations: Path) -> tuple[Path, ...]:
     """The folders of builds that were killed. Makes nothing: safe for an account that may only read."""
-    return tuple(folder for folder in _incomplete(generations) if not _is_being_built(folder))
+    return tuple(folder for folder in _incomplete(generations) if not files.is_locked(_lock_of(folder)))
 
 
 def remove_halves(generations: Path) -> None:
     """Remove what killed builds left behind, each under its lock, so that no new builder is in the way."""
     for folder in _incomplete(generations):
-        with _lock_of(folder).open("w") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
+        with files.locked_if_free(_lock_of(folder)) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _incomplete(generations: Path) -> Iterator[Path]:
@@ -34,14 +32,3 @@ def _incomplete(generations: Path) -> Iterator[Path]:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
-
-
-def _is_being_built(folder: Path) -> bool:
-    try:
-        with _lock_of(folder).open() as held:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -66,9 +66,9 @@ class Distribution:
         return not one.path.startswith("..") and not (folder == self.info.name and name in _ABOUT_THE_INSTALLER)
 
 
-def site_packages(folder: Path | str, python: str) -> Path:
-    """Where the environment at `folder`, of Python `python` ("3.10.13"), keeps its packages."""
-    return Path(folder, "lib", "python" + ".".join(python.split(".")[:2]), "site-packages")
+def site_packages(folder: Path | str) -> Path:
+    """Where the environment at `folder` keeps its packages; a folder that is not there, where it keeps none."""
+    return next(Path(folder, "lib").glob("python*/site-packages"), Path(folder, "lib", "site-packages"))
 
 
 def distributions(site: Path) -> tuple[Distribution, ...]:
@@ -88,9 +88,9 @@ class Seal:
     own: dict[str, str]
 
 
-def seal(folder: Path, python: str) -> None:
+def seal(folder: Path) -> None:
     """Note what has been built, so that a package that something else puts in its place later is noticed."""
-    contents = {f"{one.name} {one.version}": one.content() for one in distributions(site_packages(folder, python))}
+    contents = {f"{one.name} {one.version}": one.content() for one in distributions(site_packages(folder))}
     own = {name: digest_of(folder / name) for name in OWN_FILES if (folder / name).is_file()}
     (folder / _SEAL).write_text(json.dumps({"contents": contents, "own": own}), encoding="utf-8")
 

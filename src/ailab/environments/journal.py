@@ -6,15 +6,13 @@ is to be; from that moment the change counts, and whoever comes next finishes it
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ailab import files
 from ailab.environments.generations import Generations
 from ailab.errors import AilabError, Conflict, NotFound
 from ailab.i18n import _
@@ -53,13 +51,13 @@ class Journal:
     @contextmanager
     def held(self, *, wait: bool = True) -> Iterator[bool]:
         """Be the one who changes the lab; False at once without `wait` where another is at it."""
-        with (self._lab.environment / "change.lock").open("w") as held:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        lock = self._lab.environment / "change.lock"
+        if wait:
+            with files.locked(lock):
+                yield True
+        else:
+            with files.locked_if_free(lock) as free:
+                yield free
 
     def state(self) -> State:
         """What is in place now. Bytes that are no UTF-8 come back as they were."""
@@ -81,7 +79,7 @@ class Journal:
                 _("lab.toml or lab.lock was changed meanwhile; it stays as it is now."),
                 remedy=_("Run the same command again."),
             )
-        _write(self._lab.pending_change, json.dumps({"format": FORMAT} | asdict(change)))
+        files.replace(self._lab.pending_change, json.dumps({"format": FORMAT} | asdict(change)))
         try:
             self._finish(change)
         except BaseException:
@@ -130,25 +128,25 @@ class Journal:
         )
 
     def _finish(self, change: Change) -> None:
-        _write(self._lab.settings, change.after.settings)
+        files.replace(self._lab.settings, change.after.settings)
         if change.after.lock is not None:
-            _write(self._lab.lock, change.after.lock)
+            files.replace(self._lab.lock, change.after.lock)
         self._generations.use(change.after.generation, who=change.who, why=change.why, wish=change.wish)
         self._forget()
 
     def _undo(self, change: Change) -> None:
         """Put the files back. The generation is switched last, so that there is nothing to switch back."""
-        _write(self._lab.settings, change.before.settings)
+        files.replace(self._lab.settings, change.before.settings)
         if change.before.lock is None:
             self._lab.lock.unlink(missing_ok=True)
         else:
-            _write(self._lab.lock, change.before.lock)
+            files.replace(self._lab.lock, change.before.lock)
         self._forget()
 
     def _forget(self) -> None:
         self._lab.pending_change.unlink(missing_ok=True)
         for path in (self._lab.settings, self._lab.lock, self._lab.pending_change):
-            _unfinished(path.resolve()).unlink(missing_ok=True)
+            files.clear_unfinished(path)
 
 
 def _is_ours(now: State, change: Change) -> bool:
@@ -162,20 +160,3 @@ def _read(path: Path) -> str | None:
         return path.read_bytes().decode("utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.change")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file at `path`, through a link and with its mode, in one step that a power cut does not tear."""
-    target = path.resolve()
-    unfinished = _unfinished(target)
-    with unfinished.open("wb") as sink:
-        sink.write(text.encode("utf-8", errors="surrogateescape"))
-        sink.flush()
-        with contextlib.suppress(FileNotFoundError):
-            os.fchmod(sink.fileno(), target.stat().st_mode & 0o7777)
-        os.fsync(sink.fileno())
-    unfinished.replace(target)

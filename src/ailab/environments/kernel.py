@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ailab import files
 from ailab.environments.generations import Generation
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -167,7 +168,5 @@ def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
     spec = kernel_spec("", title) | {"argv": ["/bin/sh", "-c", script, str(lab.current), "{connection_file}"]}
     folder = lab.state / "jupyter" / "kernels" / KERNEL_NAME
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "kernel.json.new"
-    unfinished.write_text(json.dumps(spec), encoding="utf-8")
-    unfinished.replace(folder / "kernel.json")
+    files.replace(folder / "kernel.json", json.dumps(spec))
     return lab.state / "jupyter"

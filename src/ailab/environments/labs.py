@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ailab import files
 from ailab.paths import LabPaths, MachinePaths
 
 
@@ -32,9 +32,7 @@ class Labs:
         """Note that the lab at `root` uses `generation`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps({"root": str(root), "generation": generation}), encoding="utf-8")
-        unfinished.replace(path)
+        files.replace(path, json.dumps({"root": str(root), "generation": generation}))
 
     def known(self) -> tuple[KnownLab, ...]:
         """Every lab with what it uses now; the file of one that has gone is removed."""
@@ -52,20 +50,19 @@ class Labs:
     @contextmanager
     def switching(self) -> Iterator[None]:
         """Hold this while a lab is switched to a generation: none is collected meanwhile."""
-        with self._held(fcntl.LOCK_SH):
+        with self._held(shared=True):
             yield
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Hold this while generations are taken away: no lab is switched to one meanwhile."""
-        with self._held(fcntl.LOCK_EX):
+        with self._held(shared=False):
             yield
 
     @contextmanager
-    def _held(self, how: int) -> Iterator[None]:
+    def _held(self, *, shared: bool) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("a") as held:
-            fcntl.flock(held, how)
+        with files.locked(self._folder / ".lock", shared=shared):
             yield
 
 

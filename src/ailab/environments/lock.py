@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ailab import files
 from ailab.environments.conflicts import explained
 from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
 from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import DoNotFit
-from ailab.errors import UsageError
+from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
 from ailab.stacks import CUDA_PLATFORM, Stack
 
@@ -96,12 +96,7 @@ def ensure_lock(
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(lock.text(), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    files.replace(path, lock.text())
 
 
 def wanted_lock(
@@ -125,6 +120,22 @@ def wanted_lock(
     lock, moved_all = resolve_around(stack, asked, stay, uv, interpreter)
     if moved_all and shipped is not None:
         tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
+    return vouched_for(lock, uv)
+
+
+def vouched_for(lock: Lock, uv: Uv) -> Lock:
+    """`lock`, refused where a package has no hash: the index in use names none, or one that is no longer safe (MD5)."""
+    bare = [package.pin() for package in lock.packages if not package.hashes]
+    if bare:
+        raise AilabError(
+            _("{index} names no SHA-256 of {packages}: nothing would vouch for what is installed.").format(
+                index=uv.index or "PyPI", packages=", ".join(bare)
+            ),
+            remedy=_(
+                "Have it name them (pypiserver: --hash-algo sha256), or lock with another index, as PyPI. Installing"
+                " works with this one too, once lab.lock is made."
+            ),
+        )
     return lock
 
 

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ailab.environments.conflicts import StackSide, stack_sides
-from ailab.environments.lock import Lock, moved, resolve_around, with_known_hashes
+from ailab.environments.lock import Lock, moved, resolve_around, vouched_for, with_known_hashes
 from ailab.environments.uv import Uv
 from ailab.errors import NotFound
 from ailab.i18n import _
@@ -56,7 +56,7 @@ def upgraded(known: Lock, names: Sequence[str], stack: Stack, asked: list[str], 
         )
     stay = [package for package in known.packages if wanted and package.name not in wanted]
     lock, _moved_others = resolve_around(stack, asked, stay, uv, interpreter)
-    return with_known_hashes(lock, known.packages)
+    return vouched_for(with_known_hashes(lock, known.packages), uv)
 
 
 def held_back(name: str, stack: Stack) -> StackSide | None:

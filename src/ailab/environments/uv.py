@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ailab import command
+from ailab import command, downloads
 from ailab.environments.uv_errors import DoNotFit, explain
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -19,20 +19,7 @@ from ailab.settings import MirrorsSection
 INSTALL_SECONDS = 3600.0
 # About what an environment with TensorFlow takes; a caller that knows better says so.
 _USUAL_MB = 2000
-# What passes to the tools that we call: how they reach the network, and nothing else of the caller's.
-PASSED_ON = re.compile(r"(?i)(https?_proxy|all_proxy|no_proxy|ssl_cert_(file|dir)|curl_ca_bundle|requests_ca_bundle|"
-                       r"node_extra_ca_certs|lang|lc_\w+|tz|tmpdir|uv_(default_)?index(_url)?)")  # fmt: skip
-
-
-def network_environment(mirrors: MirrorsSection, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that carry `[mirrors]`, and the caller's own proxies and certificates, to any tool."""
-    passed = {name: value for name, value in environ.items() if PASSED_ON.fullmatch(name)}
-    if mirrors.ca_bundle:
-        names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-        passed |= dict.fromkeys(names, mirrors.ca_bundle)
-    if mirrors.proxy:
-        passed |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), mirrors.proxy)
-    return passed
+_PASSED_ON = re.compile(r"(?i)lang|lc_\w+|tz|tmpdir")
 
 
 @dataclass(frozen=True)
@@ -57,12 +44,12 @@ class Uv:
 
     @property
     def index(self) -> str:
-        """The package index in use: the lab's mirror, else the caller's own (uv's variable, or pip's); else PyPI."""
-        names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-        return self.mirrors.pypi or next((os.environ[name] for name in names if os.environ.get(name)), "")
+        """The package index in use: the lab's mirror, else the caller's own (uv's variable, or pip's); empty: PyPI."""
+        return downloads.index(self.mirrors, os.environ)
 
     def environment(self) -> dict[str, str]:
-        variables = network_environment(self.mirrors, os.environ)
+        variables = {name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)}
+        variables |= downloads.variables(self.mirrors, os.environ)
         variables |= {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": os.environ.get("HOME", "/"),
@@ -73,27 +60,8 @@ class Uv:
             "UV_LINK_MODE": "hardlink",
             "UV_PYTHON_DOWNLOADS": "manual",
         }
-        if self.index:
-            variables["UV_DEFAULT_INDEX"] = self.index
-        if self.mirrors.python:
-            variables["UV_PYTHON_INSTALL_MIRROR"] = self.mirrors.python
-        return variables
-
-    def pip_environment(self) -> dict[str, str]:
-        """For pip: the same network and index. Its own settings files are left out, as uv's are."""
-        variables = network_environment(self.mirrors, os.environ)
-        variables |= {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": os.environ.get("HOME", "/"),
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_CACHE_DIR": str(self.machine.cache / "pip"),
-        }
-        if self.index:
-            variables["PIP_INDEX_URL"] = self.index
-        # Before Python 3.10, pip does not look into the system's certificates.
-        authorities = variables.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
-        if authorities:
-            variables["PIP_CERT"] = authorities
+        if not self.mirrors.pypi and os.environ.get("UV_INDEX"):
+            variables["UV_INDEX"] = os.environ["UV_INDEX"]
         return variables
 
     def sync(

@@ -92,7 +92,7 @@ def verify(generation: Generation) -> Verification:
     Bytecode is passed over, as RECORD does. Reads all files of the environment: about a second per GB.
     """
     started = time.monotonic()
-    site = installed.site_packages(generation.folder, generation.python)
+    site = installed.site_packages(generation.folder)
     found = installed.distributions(site)
     known, lost = _expected(found, site)
     wrong = _compare(known)

@@ -42,6 +42,11 @@ class Driver:
     devices: dict[str, str] = field(default_factory=dict)
     system: str = ""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether anything shows that this machine has a GPU of NVIDIA's, or is meant to have one."""
+        return bool(self.gpus or self.on_bus or self.devices or self.module)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

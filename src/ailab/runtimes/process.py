@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any, ClassVar
 
 import psutil
 
-from ailab import command
+from ailab import command, files
 from ailab.errors import Conflict, NotFound, UsageError
 from ailab.events import now
 from ailab.i18n import _
@@ -52,8 +51,7 @@ class ProcessRuntime(Runtime):
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (folder / "starting").open("w") as one_starter:
-            fcntl.flock(one_starter, fcntl.LOCK_EX)
+        with files.locked(folder / "starting"):
             seen = self.poll(spec.id)
             if seen.state == TaskState.running:
                 return seen
@@ -62,7 +60,7 @@ class ProcessRuntime(Runtime):
                 (folder / name).unlink(missing_ok=True)
             kept = {"spec": spec.to_json(), "attempt": seen.attempt + 1, "token": f"{spec.id}-{secrets.token_hex(8)}"}
             kept["boot"] = _boot()
-            _write_private(folder / "spec.json", json.dumps(kept))
+            files.replace(folder / "spec.json", json.dumps(kept), mode=0o600)
             # Looking at those that have ended lets the system forget them.
             self._shims = [started for started in self._shims if started.poll() is None]
             shim = command.start_detached(
@@ -79,16 +77,16 @@ class ProcessRuntime(Runtime):
 
     def poll(self, task_id: str) -> Seen:
         folder = self._of(task_id)
-        kept = _read(folder / "spec.json")
+        kept = files.read_json(folder / "spec.json")
         if kept is None:
             return Seen(TaskState.absent)
         # The lock is looked at before the files: a task that ends in between is then seen as ended.
-        alive = _is_held(folder / "lock")
+        alive = files.is_locked(folder / "lock")
         attempt = kept["attempt"]
-        end = _read(folder / "exit.json")
+        end = files.read_json(folder / "exit.json")
         if end is not None and end["attempt"] == attempt:
             return Seen(TaskState.exited, **end)
-        child = _read(folder / "child.json")
+        child = files.read_json(folder / "child.json")
         if child is None or child["attempt"] != attempt:
             if alive:
                 return Seen(TaskState.starting, attempt=attempt)
@@ -100,7 +98,7 @@ class ProcessRuntime(Runtime):
         return self._bury(folder, kept, child)
 
     def spec(self, task_id: str) -> TaskSpec | None:
-        kept = _read(self._of(task_id) / "spec.json")
+        kept = files.read_json(self._of(task_id) / "spec.json")
         return None if kept is None else TaskSpec.from_json(kept["spec"])
 
     def _why_no_shim(self, folder: Path) -> str:
@@ -125,12 +123,12 @@ class ProcessRuntime(Runtime):
         )
         end = {key: value for key, value in seen.to_json().items() if key not in ("state", "pid", "account")}
         with contextlib.suppress(OSError):  # a full disk: the next poll comes to the same end
-            _write_private(folder / "exit.json", json.dumps(end))
+            files.replace(folder / "exit.json", json.dumps(end), mode=0o600)
         return seen
 
     def _end_marked(self, folder: Path) -> None:
         """KILL what carries the mark of the last attempt: its shim is gone, so nobody else will."""
-        kept = _read(folder / "spec.json")
+        kept = files.read_json(folder / "spec.json")
         if kept is None:
             return
 
@@ -148,13 +146,13 @@ class ProcessRuntime(Runtime):
         folder, spec = self._of(task_id), self.spec(task_id)
         assert spec is not None, "what runs has been started"
         if grace is not None:
-            _write_private(folder / "grace", str(grace))
-        shim = _holder(folder / "lock")
+            files.replace(folder / "grace", str(grace), mode=0o600)
+        shim = files.holder(folder / "lock")
         if shim is not None:
             processes.signal_all([shim], signal.SIGTERM)
         patience = (spec.grace if grace is None else grace) + KILL_SECONDS
         what = _("{task} to end").format(task=task_id)
-        wait_for(lambda: not _is_held(folder / "lock"), timeout=patience, what=what, first=0.01)
+        wait_for(lambda: not files.is_locked(folder / "lock"), timeout=patience, what=what, first=0.01)
         return self.poll(task_id)
 
     def logs(self, task_id: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
@@ -226,7 +224,7 @@ class ProcessRuntime(Runtime):
         return port if isinstance(port, str) else f"127.0.0.1:{port}"
 
     def usage(self, task_id: str) -> Usage:
-        shim = _holder(self._of(task_id) / "lock")
+        shim = files.holder(self._of(task_id) / "lock")
         if shim is None:
             return Usage()
         cpu, memory, count = 0.0, 0, 0
@@ -257,44 +255,6 @@ class ProcessRuntime(Runtime):
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return data
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file whole or not at all, readable by us alone."""
-    unfinished = path.with_name(path.name + ".new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
-        sink.write(text)
-    unfinished.replace(path)
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a living process holds the lock: the kernel's word, which no reused pid can fake."""
-    try:
-        with path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _holder(path: Path) -> int | None:
-    """The shim that holds the lock: the pid it wrote there, believed only while the lock is held."""
-    try:
-        pid = int(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return pid if _is_held(path) else None
 
 
 def _inode(path: Path) -> int:
