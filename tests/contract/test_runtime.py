@@ -157,6 +157,12 @@ def test_logs_are_followed_through_rotation_to_the_end(runtime: Runtime) -> None
     assert len(list(runtime.logs("one", tail=5))) == 5
 
 
+def test_a_line_that_comes_in_parts_is_followed_as_one(runtime: Runtime) -> None:
+    parts = [b"na\xc3", b"\xafve", b"\n", b"end"]
+    runtime.start(spec(f"import os, time\nfor part in {parts}: os.write(1, part); time.sleep(0.3)"))
+    assert list(runtime.logs("one", follow=True)) == ["naïve", "end"]
+
+
 def test_exec_runs_beside_the_task(runtime: Runtime) -> None:
     runtime.start(spec(FOREVER))
     ran = runtime.exec("one", [sys.executable, "-c", "import os; print(os.environ['GREETING'])"], timeout=10)

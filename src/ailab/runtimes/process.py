@@ -163,33 +163,41 @@ class ProcessRuntime(Runtime):
         yield from self._follow(folder, task_id, tail)
 
     def _lines(self, folder: Path) -> Iterator[str]:
+        """All that is kept. A rotation may have cut a line in two."""
+        rest = b""
         for name in ("log.1", "log"):
             try:
-                with (folder / name).open(errors="replace") as source:
-                    yield from (line.rstrip("\n") for line in source)
+                with (folder / name).open("rb") as source:
+                    for line in source:
+                        rest += line
+                        if rest.endswith(b"\n"):
+                            yield _text(rest[:-1])
+                            rest = b""
             except FileNotFoundError:
                 continue
+        if rest:
+            yield _text(rest)
 
     def _follow(self, folder: Path, task_id: str, tail: int | None) -> Iterator[str]:
         """Lines as they come. A rotated log is read to its end before the new one is opened."""
         wait_for(
             lambda: (folder / "log").exists(), timeout=START_SECONDS, what=_("output of {task}").format(task=task_id)
         )
-        before = deque(self._lines(folder), maxlen=tail)
-        yield from before
-        source = (folder / "log").open(errors="replace")
-        source.seek(0, os.SEEK_END)
-        rest = ""
+        source = (folder / "log").open("rb")
         try:
+            # What was rotated away stands before what is open; unless that was rotated away since.
+            rotated = _inode(folder / "log.1") == os.fstat(source.fileno()).st_ino
+            *lines, rest = ((b"" if rotated else _content(folder / "log.1")) + source.read()).split(b"\n")
+            yield from deque(map(_text, lines), maxlen=tail)
             while True:
                 ended = self.poll(task_id).state not in (TaskState.running, TaskState.starting)
                 moved = _inode(folder / "log") != os.fstat(source.fileno()).st_ino
-                rest += source.read()
-                *lines, rest = rest.split("\n")
-                yield from lines
+                # A line, or a letter of it, may have come in part.
+                *lines, rest = (rest + source.read()).split(b"\n")
+                yield from map(_text, lines)
                 if moved:
                     source.close()
-                    source = (folder / "log").open(errors="replace")
+                    source = (folder / "log").open("rb")
                 elif ended:
                     break
                 elif not lines:
@@ -199,7 +207,7 @@ class ProcessRuntime(Runtime):
                         what=_("output of {task}").format(task=task_id),
                     )
             if rest:
-                yield rest
+                yield _text(rest)
         finally:
             source.close()
 
@@ -255,6 +263,17 @@ class ProcessRuntime(Runtime):
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace")
 
 
 def _inode(path: Path) -> int:
