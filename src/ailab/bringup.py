@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
 from ailab.i18n import _
 from ailab.lab import Lab
+from ailab.paths import private_folder
 from ailab.waiting import TimedOut, wait_for
 
 DAEMON_SECONDS = 30.0
@@ -77,6 +79,7 @@ def ensure_daemon(lab: Lab) -> None:
     from ailab.fingerprint import build_of
 
     lab.make_private_folders()
+    private_folder(lab.paths.run)
     running = daemon_status(lab.client)
     if running is not None and running.get("build") == build_of(lab):
         return
@@ -205,6 +208,14 @@ def stop_lab(lab: Lab) -> list[str]:
     for task_id in running:
         lab.runtime.stop(task_id)
     return running
+
+
+def clear_run_folder(lab: Lab) -> None:
+    """Of a lab in which nothing runs, remove a run folder that stands outside of it: the next start makes it anew. The
+    caller is `one_at_a_time`."""
+    outside = not lab.paths.run.is_relative_to(lab.paths.root)
+    if outside and lab.paths.run.exists() and not daemon_pid(lab) and not running_tasks(lab):
+        shutil.rmtree(private_folder(lab.paths.run))
 
 
 def tail(log: Path) -> str:
