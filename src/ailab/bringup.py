@@ -174,7 +174,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     workspace = lab.runtime.poll(f"workspace-{user}")
     proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
     record = lab.paths.environment / "proven.json"
-    if (known := files.read_json(record)) is not None and known["of"] == proven:
+    if (known := files.read_json(record)) is not None and known.get("of") == proven:
         return dict(known["proof"])
     tell(_("first cell"))
     bind = lab.settings.access.bind
@@ -213,9 +213,12 @@ def stop_lab(lab: Lab) -> list[str]:
 def clear_run_folder(lab: Lab) -> None:
     """Of a lab in which nothing runs, remove a run folder that stands outside of it: the next start makes it anew. The
     caller is `one_at_a_time`."""
-    outside = not lab.paths.run.is_relative_to(lab.paths.root)
-    if outside and lab.paths.run.exists() and not daemon_pid(lab) and not running_tasks(lab):
-        shutil.rmtree(private_folder(lab.paths.run))
+    run = lab.paths.run
+    if run.is_relative_to(lab.paths.root) or not run.exists() or daemon_pid(lab) or running_tasks(lab):
+        return
+    # A kernel that somebody proves the environment in has its sockets there, too. One line for each that is bound.
+    if f" {run}/" not in Path("/proc/net/unix").read_text():
+        shutil.rmtree(private_folder(run))
 
 
 def tail(log: Path) -> str:

@@ -28,6 +28,8 @@ def test_it_goes_with_all_that_stopped_tasks_left_there(lab: Lab) -> None:
     run = private_folder(lab.paths.run)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(run / "hub.sock"))
+        clear_run_folder(lab)
+        assert (run / "hub.sock").exists(), "somebody uses it"
     with files.locked(run / "daemon.lock"):
         (run / "daemon.lock").write_text("4711")
         clear_run_folder(lab)
