@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import psutil
 
@@ -175,12 +175,11 @@ class ProcessRuntime(Runtime):
         wait_for(
             lambda: (folder / "log").exists(), timeout=START_SECONDS, what=_("output of {task}").format(task=task_id)
         )
-        before = deque(self._lines(folder), maxlen=tail)
-        yield from before
         source = (folder / "log").open(errors="replace")
-        source.seek(0, os.SEEK_END)
-        rest = ""
         try:
+            # One reading of all that there is: a line that is half-written now is whole later, and none falls between.
+            *before, rest = (_older(folder, source) + source.read()).split("\n")
+            yield from deque(before, maxlen=tail)
             while True:
                 ended = self.poll(task_id).state not in (TaskState.running, TaskState.starting)
                 moved = _inode(folder / "log") != os.fstat(source.fileno()).st_ino
@@ -255,6 +254,15 @@ class ProcessRuntime(Runtime):
 
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _older(folder: Path, log: IO[str]) -> str:
+    """The log before `log`; nothing where that is `log` itself, rotated since it was opened."""
+    try:
+        with (folder / "log.1").open(errors="replace") as older:
+            return "" if os.path.sameopenfile(older.fileno(), log.fileno()) else older.read()
+    except FileNotFoundError:
+        return ""
 
 
 def _inode(path: Path) -> int:
