@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
 from ailab.i18n import _
 from ailab.lab import Lab
+from ailab.paths import private_folder
 from ailab.waiting import TimedOut, wait_for
 
 DAEMON_SECONDS = 30.0
@@ -77,6 +79,7 @@ def ensure_daemon(lab: Lab) -> None:
     from ailab.fingerprint import build_of
 
     lab.make_private_folders()
+    private_folder(lab.paths.run)
     running = daemon_status(lab.client)
     if running is not None and running.get("build") == build_of(lab):
         return
@@ -171,7 +174,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     workspace = lab.runtime.poll(f"workspace-{user}")
     proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
     record = lab.paths.environment / "proven.json"
-    if (known := files.read_json(record)) is not None and known["of"] == proven:
+    if (known := files.read_json(record)) is not None and known.get("of") == proven:
         return dict(known["proof"])
     tell(_("first cell"))
     bind = lab.settings.access.bind
@@ -205,6 +208,17 @@ def stop_lab(lab: Lab) -> list[str]:
     for task_id in running:
         lab.runtime.stop(task_id)
     return running
+
+
+def clear_run_folder(lab: Lab) -> None:
+    """Of a lab in which nothing runs, remove a run folder that stands outside of it: the next start makes it anew. The
+    caller is `one_at_a_time`."""
+    run = lab.paths.run
+    if run.is_relative_to(lab.paths.root) or not run.exists() or daemon_pid(lab) or running_tasks(lab):
+        return
+    # A kernel that somebody proves the environment in has its sockets there, too. One line for each that is bound.
+    if f" {run}/" not in Path("/proc/net/unix").read_text():
+        shutil.rmtree(private_folder(run))
 
 
 def tail(log: Path) -> str:

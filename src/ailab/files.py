@@ -6,11 +6,16 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_LEFT_SECONDS = 86400.0
 
 
 def replace(path: Path, text: str, *, mode: int | None = None) -> None:
@@ -55,6 +60,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+@contextmanager
+def work_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`, removed at the end; so are those there that a kill left a day ago or earlier."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        yield Path(folder)
 
 
 @contextmanager

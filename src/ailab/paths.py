@@ -46,6 +46,11 @@ class MachinePaths:
         return self.home / "cache"
 
     @property
+    def work(self) -> Path:
+        """Where uv resolves: a folder for each time."""
+        return self.cache / "work"
+
+    @property
     def pythons(self) -> Path:
         return self.home / "pythons"
 
@@ -132,7 +137,7 @@ class LabPaths:
 
     @property
     def run(self) -> Path:
-        """The 0700 folder of sockets and pid files."""
+        """The 0700 folder of sockets and pid files, which who needs it makes."""
         inside = self.state / "run"
         if len(str(inside)) <= _LONGEST_RUN_FOLDER and _SAFE_RUN_FOLDER.fullmatch(str(inside)):
             return inside
@@ -145,7 +150,8 @@ class LabPaths:
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
-        return (self.state, self.tasks, self.secrets, self.hub, self.environment, self.run)
+        """What only the lab's account may enter; besides `run`, which is there while the lab runs."""
+        return (self.state, self.tasks, self.secrets, self.hub, self.environment)
 
 
 def account_name() -> str:

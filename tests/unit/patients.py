@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ def a_lab(folder: Path, settings: str = "") -> LabPaths:
     paths = LabPaths(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths.settings.write_text(settings or '[environment]\nstack = "science"\n', encoding="utf-8")
-    for private in paths.private_folders:
+    # It stands elsewhere, so that it does not go with the test's own folder.
+    atexit.register(shutil.rmtree, paths.run, ignore_errors=True)
+    for private in (*paths.private_folders, paths.run):
         private_folder(private)
     return paths
 

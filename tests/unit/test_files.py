@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,18 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     assert path.read_text() == "old" and len(names(tmp_path)) == 2
     files.clear_unfinished(path)
     assert names(tmp_path) == ["file"]
+
+
+def test_work_folders_that_kills_left_go_after_a_day(tmp_path: Path) -> None:
+    parent = tmp_path / "work"
+    with files.work_folder(parent) as first:
+        (first / "file").touch()
+        for name, age in (("yesterday", 2 * 86400), ("now", 60)):
+            (parent / name).mkdir()
+            os.utime(parent / name, (0, time.time() - age))
+        with files.work_folder(parent) as second:
+            assert sorted(names(parent)) == sorted(["now", first.name, second.name])
+    assert names(parent) == ["now"]
 
 
 def test_a_link_is_there_at_every_moment(tmp_path: Path) -> None:

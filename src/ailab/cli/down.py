@@ -12,12 +12,13 @@ from ailab.i18n import _
 
 
 def down(json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))] = False) -> None:
-    from ailab.bringup import one_at_a_time, stop_lab
+    from ailab.bringup import clear_run_folder, one_at_a_time, stop_lab
 
     lab = labs.open_lab()
     lab.make_private_folders()
     with one_at_a_time(lab, note), step(_("Stopping the lab")):
         stopped = stop_lab(lab)
+        clear_run_folder(lab)
     if json:
         print_json({"state": "stopped", "stopped": stopped})
     else:

@@ -16,6 +16,7 @@ from ailab import files
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
 from ailab.lab import Lab
+from ailab.paths import private_folder
 from ailab.runtimes.base import TaskKind, TaskSpec
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def main() -> None:
     os.umask(0o077)
     lab = Lab.open(parser.parse_args().lab)
     lab.make_private_folders()
+    private_folder(lab.paths.run)
     if not hold(lab.paths.run / "daemon.lock"):
         sys.exit(3)
     serve(lab)

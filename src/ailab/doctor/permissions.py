@@ -45,7 +45,7 @@ def lab_folders(facts: Facts) -> Iterator[Finding]:
 
 def _strange(facts: Facts) -> Iterator[Finding]:
     assert facts.lab is not None
-    for path in facts.lab.private_folders:
+    for path in (*facts.lab.private_folders, facts.lab.run):
         yield from _look(path, _FOLDER, facts.uid)
     for path in (*matching(facts.lab.secrets, "*"), facts.lab.database):
         yield from _look(path, _FILE, facts.uid)

@@ -6,11 +6,10 @@ https://packaging.python.org/en/latest/specifications/pylock-toml/
 
 from __future__ import annotations
 
-import tempfile
 import tomllib
-from pathlib import Path
 from typing import Any
 
+from ailab import files
 from ailab.environments.lock import Lock
 from ailab.environments.lock_file import Package
 from ailab.environments.uv import Uv
@@ -31,8 +30,8 @@ def pylock(lock: Lock, stack: Stack, uv: Uv) -> str:
     """
     import tomlkit
 
-    with tempfile.TemporaryDirectory(prefix="ailab-export-") as folder:
-        pins = Path(folder, "requirements.txt")
+    with files.work_folder(uv.machine.work) as folder:
+        pins = folder / "requirements.txt"
         pins.write_text(lock.requirements(), encoding="utf-8")
         lowest = min(stack.pythons, key=lambda minor: int(minor.split(".")[1]))
         words = ("pip", "compile", "--quiet", "--universal", "--no-deps", "--no-header", "--format", "pylock.toml")

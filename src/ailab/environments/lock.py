@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -240,13 +239,13 @@ def _resolved(
     stack: Stack, project: str, uv: Uv, interpreter: Path, preferred: Sequence[Package] = ()
 ) -> tuple[Package, ...]:
     """What uv resolves a project to, with markers that are as short as the stack allows."""
-    with tempfile.TemporaryDirectory(prefix="ailab-lock-") as folder:
-        (Path(folder) / "pyproject.toml").write_text(project, encoding="utf-8")
+    with files.work_folder(uv.machine.work) as folder:
+        (folder / "pyproject.toml").write_text(project, encoding="utf-8")
         if preferred:
-            (Path(folder) / "uv.lock").write_text(_preferences(stack, preferred), encoding="utf-8")
-        uv.run("lock", "--python", interpreter, cwd=Path(folder))
+            (folder / "uv.lock").write_text(_preferences(stack, preferred), encoding="utf-8")
+        uv.run("lock", "--python", interpreter, cwd=folder)
         words = ("export", "--frozen", "--no-emit-project", "--no-annotate", "--no-header")
-        exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=Path(folder))
+        exported = uv.run(*words, "--format", "requirements-txt", "--python", interpreter, cwd=folder)
     packages = parse_requirements(exported)
     simple = (package.at(simplify(package.marker, stack.pythons, stack.platforms)) for package in packages)
     return tuple(package for package in simple if package is not None)
