@@ -65,8 +65,8 @@ def change_packages(
 ) -> tuple[Edit, Made | None]:
     """Edit [environment] packages with `editor`, lock, build and switch; None where there was nothing to edit.
 
-    `why` goes into the history of switches; `tell` says what the GPU lacks. Whatever fails leaves lab.toml, lab.lock and the generation in use as they
-    were; see `environments.journal` for what a kill leaves.
+    `why` goes into the history of switches; `tell` says what the GPU lacks. Whatever fails leaves lab.toml, lab.lock
+    and the generation in use as they were; see `environments.journal` for what a kill leaves.
     """
     from ailab.environments import lock
     from ailab.environments.journal import Change, Journal, State
