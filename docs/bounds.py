@@ -25,6 +25,7 @@ from ailab.environments import interpreters, trial
 from ailab.environments.conflicts import brings
 from ailab.environments.installed import distributions, site_packages
 from ailab.environments.interpreters import Interpreter
+from ailab.environments.kernel import run_cell
 from ailab.environments.lock import Lock, read_lock, resolve_around
 from ailab.environments.markers import target
 from ailab.environments.trial import Outcome, Workshop
@@ -46,7 +47,8 @@ proof run in what came then, on Python {python}, on {date} (UTC). The stack's ot
 
 *Brought by* says how the newer version comes: `{resolver}`, when the stack is resolved without the bound; {hand}, when
 the other packages' own metadata hold the resolver back, but not a person who upgrades that one package by hand. *What
-happens* is the last line of the error that was seen, in the proof or in the bound's own probe.
+happens* is the last line of the error that was seen, in the proof or in the bound's own probe, which passes within the
+bound.
 
 To repeat it: `PYTHONPATH=src python docs/bounds.py {name} --python {minor}`.
 """
@@ -73,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Lifting:
-    """What all bounds of a stack are lifted with."""
+    """What all bounds of a stack are lifted with; the stack for this Python and this kind of machine alone."""
 
     stack: Stack
     python: Interpreter
@@ -83,9 +85,10 @@ class Lifting:
     def lifted(self, bound: Bound) -> Row:
         wish = Requirement(bound.requirement)
         asked = [] if brings(self.stack, wish.name) else [wish.name]
+        if bound.probe:
+            self._try_probe(bound, asked)
         others = [one for one in self.stack.bounds if one is not bound]
-        here = {"pythons": [self.python.minor], "platforms": [platform.machine()]}
-        loose = self.stack.model_copy(update={"bounds": others, **here})
+        loose = self.stack.model_copy(update={"bounds": others})
         try:
             lock = self._resolved(loose, asked, wish.name)
         except AilabError as error:
@@ -96,6 +99,12 @@ class Lifting:
             with self.workshop.built(loose, lock, self.python, self.uv, print) as made:
                 return Row(bound, version, BY_RESOLVER, self.workshop.proven(loose, made, started, *probes(bound)))
         return self._by_hand(bound, loose, lock)
+
+    def _try_probe(self, bound: Bound, asked: list[str]) -> None:
+        """A probe that fails within the bound as well would prove nothing. Raises `AilabError`."""
+        lock = self._resolved(self.stack, asked, Requirement(bound.requirement).name)
+        with self.workshop.built(self.stack, lock, self.python, self.uv, print) as made:
+            run_cell(made, self.workshop.lab, bound.probe)
 
     def _by_hand(self, bound: Bound, loose: Stack, lock: Lock) -> Row:
         wish, started = Requirement(bound.requirement), time.monotonic()
@@ -150,7 +159,8 @@ def main() -> None:
     python = interpreters.find(stack, chosen.python, uv)
     rows = []
     with trial.workshop(uv.machine) as workshop:
-        lifting = Lifting(stack, python, uv, workshop)
+        here = {"pythons": [python.minor], "platforms": [platform.machine()]}
+        lifting = Lifting(stack.model_copy(update=here), python, uv, workshop)
         for bound in stack.bounds:
             if chosen.only in ("", Requirement(bound.requirement).name):
                 row = lifting.lifted(bound)
