@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from ailab.stacks import Bound, Stack, load_stack
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/bounds.py. Do not edit: change the stack or the script, and run it again. -->"
+LONGEST_ERROR = 200
 BY_RESOLVER, BY_HAND = "the resolver", "`pip install -U`"
 HEAD = """
 # The bounds of {title}
@@ -69,7 +71,7 @@ class Row:
         elif self.outcome.ok:
             said = "**Nothing broke this time.**"
         else:
-            said = f"`{self.outcome.error}`"
+            said = f"`{without_folders(self.outcome.error)}`"
         return f"`{self.bound.requirement}`", self.version or "-", self.brought_by or "-", said, self.bound.reason
 
 
@@ -130,6 +132,12 @@ class Lifting:
 
     def _version(self, lock: Lock, name: str) -> str:
         return next((one.version for one in lock.packages if one.name == canonicalize_name(name)), "")
+
+
+def without_folders(error: str) -> str:
+    """An error as it is on every machine: files as they are called below site-packages, and not too long for a cell."""
+    text = re.sub(r"[^\s'\"(\[]*/site-packages/", "", error).replace("`", "'")
+    return text if len(text) <= LONGEST_ERROR else text[:LONGEST_ERROR] + " …"
 
 
 def probes(bound: Bound) -> list[str]:

@@ -148,6 +148,8 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
 def _nearest(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     known = _known_keys(model, location)
     name = str(location[-1])
+    if model is Settings and name in model.model_fields and name not in Settings.tables():
+        return _("It stands before the first table.")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return _("Did you mean {key}?").format(key=near[0])

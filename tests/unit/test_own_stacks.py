@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from small_index import Index, opened, serving
 
 from ailab import checkup, provision
@@ -66,7 +68,7 @@ def write_ours(root: Path, text: str = OURS, proof: str = "print('{}')") -> Path
     (root / "stacks").mkdir(exist_ok=True)
     (root / "stacks/prove.py").write_text(proof)
     file = root / "stacks/ours.toml"
-    file.write_text(text)
+    file.write_bytes(text.encode("utf-8", "surrogatepass"))
     return file
 
 
@@ -146,6 +148,13 @@ MISTAKES = [
     ('"Nobody has tried it."', '"A\\nB"', 18, "bounds.1.reason", "one line"),
     ("[[bounds]]", "[[bounds]", 12, "", "key = value"),
     ("[[bounds]]", '[cuda]\nversion = "12.2"\n\n[[bounds]]', 12, "cuda.driver", "Write it: driver ="),
+    (
+        "[[bounds]]",
+        '[cuda]\nversion = "12.2"\ndriver = "5"\nlibraries = []\npackages = []\n\n[[bounds]]',
+        12,
+        "cuda",
+        "Take it out",
+    ),
 ]
 
 
@@ -160,6 +169,18 @@ def test_a_mistake_in_it_has_its_place_and_its_remedy(
     error = caught.value
     assert (error.path, error.line, error.key) == (file, line, key) and str(file) in error.message
     assert remedy in error.remedy and error.exit_code == 2
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_edits_are_a_stack_or_a_refusal(tmp_path: Path, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(OURS)))
+    end = data.draw(st.integers(start, min(len(OURS), start + 40)))
+    file = write_ours(tmp_path, OURS[:start] + data.draw(st.text(max_size=12)) + OURS[end:])
+    try:
+        assert read_stack(file).pythons
+    except SettingsError as error:
+        assert str(file) in error.message and error.remedy
 
 
 def test_a_file_that_is_not_there_has_its_place_in_lab_toml(ours: tuple[Path, Index]) -> None:
@@ -231,11 +252,11 @@ def test_a_file_that_the_lab_s_account_cannot_read_is_refused(tmp_path: Path, na
     tmp_path.chmod(0o755)
     (tmp_path / "lab.toml").write_text('stacks = ["./stacks/ours.toml"]\n')
     write_ours(tmp_path)
-    settings = load_settings(tmp_path / "lab.toml")
+    loaded = load_settings(tmp_path / "lab.toml")
     nobody = pwd.getpwnam("nobody")
     folder = next((one for one in tmp_path.parents if not one.stat().st_mode & 0o001), None)
     if folder is None:
-        account.refuse_unreadable_stacks(settings, nobody)
+        account.refuse_unreadable_stacks(loaded, nobody)
     (tmp_path / "stacks" / name).chmod(0o600)
     with pytest.raises(UsageError, match="cannot read"):
-        account.refuse_unreadable_stacks(settings, nobody)
+        account.refuse_unreadable_stacks(loaded, nobody)

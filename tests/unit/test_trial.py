@@ -1,4 +1,4 @@
-"""`env try`: a stack resolved against the real index, really built, and its proof run; what fails is said, and kept out."""
+"""`env try`: a stack really resolved, built and proven; only what passes becomes the tested lock."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ def test_only_what_passes_its_proof_becomes_the_tested_lock(lab: Path, capsys: p
 
 def test_nothing_of_it_is_kept(lab: Path, machine_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (lab / "prove.py").write_text(PASSES)
+    killed = machine_home / "cache/trial-99999999-x"
+    killed.mkdir()
     before = sorted((machine_home / "generations").glob("ours-*"))
     assert tried(lab, capsys, "--python", HERE)[0] == 0
     assert sorted((machine_home / "generations").glob("ours-*")) == before

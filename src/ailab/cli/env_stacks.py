@@ -12,7 +12,7 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note, print_json, say, step, table
 from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths, find_lab
+from ailab.paths import LabPaths, MachinePaths, locate_lab
 
 if TYPE_CHECKING:
     from ailab.environments.interpreters import Interpreter
@@ -77,12 +77,15 @@ def _document(stack: Stack) -> dict[str, Any]:
 
 
 def _lab_and_settings() -> tuple[Path | None, Settings]:
-    """The lab that is named or around us, if any, and its settings; without one, the defaults."""
+    """The lab that the command means and its settings; where there is none, the defaults."""
     from ailab.settings import Settings
     from ailab.settings_file import load_settings
 
-    lab = invocation.current.lab or find_lab(Path.cwd())
-    return (None, Settings()) if lab is None else (lab, load_settings(LabPaths(lab).settings))
+    try:
+        lab = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
+    except NotFound:
+        return None, Settings()
+    return lab, load_settings(LabPaths(lab).settings)
 
 
 def try_(

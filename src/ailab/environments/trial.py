@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -85,7 +86,8 @@ class Workshop:
 def workshop(machine: MachinePaths) -> Iterator[Workshop]:
     """A workshop on the filesystem of the machine's cache, so that what is built there is links."""
     machine.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="trial-", dir=machine.cache) as folder:
+    _remove_killed(machine.cache)
+    with tempfile.TemporaryDirectory(prefix=f"trial-{os.getpid()}-", dir=machine.cache) as folder:
         place = MachinePaths(Path(folder))
         place.generations.mkdir()
         lab = LabPaths(Path(folder, "lab"))
@@ -95,6 +97,13 @@ def workshop(machine: MachinePaths) -> Iterator[Workshop]:
             yield Workshop(Generations(place, lab), lab)
         finally:
             shutil.rmtree(lab.run, ignore_errors=True)
+
+
+def _remove_killed(cache: Path) -> None:
+    """Remove the workshops of processes that have been killed; the number of each is in its name."""
+    for folder in cache.glob("trial-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def failed(python: str, started: float, error: AilabError) -> Outcome:

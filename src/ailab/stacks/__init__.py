@@ -77,6 +77,9 @@ def read_stack(file: Path) -> Stack:
         raise _wrong(file, text, "proof", _("There is no file {path} that can be read.").format(path=stack.proof_file),
                      _('Name a file beside this one, proof = "./prove.py", or one of ailab\'s: {names}.').format(
                          names=", ".join(_own_proofs())))  # fmt: skip
+    if stack.cuda is not None and not any(Requirement(one).name.startswith("tensorflow") for one in stack.packages):
+        raise _wrong(file, text, "cuda", _("[cuda] is for TensorFlow, which is not among the packages."),
+                     _("Take it out: other frameworks bring their CUDA libraries as packages."))  # fmt: skip
     return stack
 
 

@@ -48,8 +48,8 @@ def _package(text: str) -> str:
     """A package by name: one with an address could be in no lock."""
     remedy = _('Write it as pip names it: "numpy", "pandas<3".')
     try:
-        address = Requirement(_matching(r"[^\r\n\x00]+", text, remedy)).url
-    except InvalidRequirement:
+        address = Requirement(_matching(r"[^\r\n\x00]{1,300}", text, remedy)).url
+    except (InvalidRequirement, RecursionError):
         raise refused(remedy) from None
     if address:
         raise refused(remedy)
