@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,9 +46,9 @@ HEAD = """
 # The bounds of {title}
 
 Each bound of [`{name}`](../explanation/stacks-and-locks.md#what-a-bound-is) was lifted, one at a time, and the whole
-proof run in what came then, on Python {python}, on {date} (UTC). The stack's other bounds and tested versions stayed.
+proof run in what came then, on Python {python}. The stack's other bounds and tested versions stayed.
 
-*Brought by* says how the newer version comes: `{resolver}`, when the stack is resolved without the bound; {hand}, when
+*Brought by* says how the newer version comes: {resolver}, when the stack is resolved without the bound; {hand}, when
 the other packages' own metadata hold the resolver back, but not a person who upgrades that one package by hand. *What
 happens* is the last line of the error that was seen, in the proof or in the bound's own probe, which passes within the
 bound.
@@ -65,6 +66,9 @@ class Row:
     brought_by: str
     outcome: Outcome | None
 
+    def line(self) -> str:
+        return as_line(self.cells())
+
     def cells(self) -> tuple[str, ...]:
         if self.outcome is None:
             said = "Nothing comes that the bound forbids: the packages' own metadata hold the same."
@@ -72,7 +76,9 @@ class Row:
             said = "**Nothing broke this time.**"
         else:
             said = f"`{without_folders(self.outcome.error)}`"
-        return f"`{self.bound.requirement}`", self.version or "-", self.brought_by or "-", said, self.bound.reason
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        bound, came = f"`{self.bound.requirement}`", (self.version or "-", self.brought_by or "-")
+        return bound, *came, said, today, self.bound.reason
 
 
 @dataclass(frozen=True)
@@ -146,20 +152,28 @@ def probes(bound: Bound) -> list[str]:
 
 def page(stack: Stack, python: Interpreter, rows: list[Row]) -> str:
     """The text of a stack's page."""
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    head = HEAD.format(title=stack.title, name=stack.name, python=python.version, minor=python.minor, date=date,
+    head = HEAD.format(title=stack.title, name=stack.name, python=python.version, minor=python.minor,
                        resolver=BY_RESOLVER, hand=BY_HAND)  # fmt: skip
-    lines = [("bound", "newest then", "brought by", "what happens", "why the bound is there"), ("---",) * 5]
-    lines += [row.cells() for row in rows]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    headings = ("bound", "newest then", "brought by", "what happens", "seen on (UTC)", "why the bound is there")
+    table = "\n".join([as_line(headings), as_line(("---",) * len(headings)), *(row.line() for row in rows)])
     return f"{NOTICE}\n\n{head.strip()}\n\n{table}\n"
+
+
+def as_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def with_rows(text: str, rows: list[Row]) -> str:
+    """The text of a page with these rows in the place of the old ones of the same bounds."""
+    new = {row.cells()[0]: row.line() for row in rows}
+    return "".join(f"{new.get(line.split(' | ')[0].removeprefix('| '), line)}\n" for line in text.splitlines())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stack")
     parser.add_argument("--python", default="", help="a Python of the stack: 3.10")
-    parser.add_argument("--only", default="", help="only the bound of this package; print it and write nothing")
+    parser.add_argument("--only", default="", help="only the bound of this package; the other rows of the page stay")
     chosen = parser.parse_args()
     use_language("en")
     uv = Uv(MachinePaths.from_environment(os.environ), MirrorsSection())
@@ -174,8 +188,9 @@ def main() -> None:
                 row = lifting.lifted(bound)
                 rows.append(row)
                 print(json.dumps([row.cells(), row.outcome and row.outcome.detail[-2000:]]), flush=True)
-    if not chosen.only:
-        (REFERENCE / f"bounds-{stack.name}.md").write_text(page(stack, python, rows), encoding="utf-8")
+    path = REFERENCE / f"bounds-{stack.name}.md"
+    text = with_rows(path.read_text(encoding="utf-8"), rows) if chosen.only else page(stack, python, rows)
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

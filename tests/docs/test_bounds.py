@@ -1,4 +1,4 @@
-"""The table of a stack's bounds has each of them, with its reason and what was seen when it was lifted; no path of ours."""
+"""The table of a stack has each of its bounds, its reason and what was seen when it was lifted; no path of ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference"
 def test_the_table_is_of_the_bounds_as_they_are(name: str) -> None:
     text = (REFERENCE / f"bounds-{name}.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
-    assert [(row[0].strip("`"), row[4]) for row in rows] == [
+    assert [(row[0].strip("`"), row[5]) for row in rows] == [
         (bound.requirement, bound.reason.replace("|", "\\|")) for bound in load_stack(name).bounds
     ], f"write it again: PYTHONPATH=src python docs/bounds.py {name}"
     assert all(row[3] for row in rows) and "/site-packages/" not in text and "/root/" not in text
