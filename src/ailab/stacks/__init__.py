@@ -61,11 +61,11 @@ class Stack(StackFile):
 
     def proof_code(self) -> str:
         """The code that proves an environment of this stack; its last line of output is JSON."""
-        return self.proof_file.read_text(encoding="utf-8")
+        return read_text(self.proof_file)
 
     def whole_proof_code(self) -> str:
         """The code that tries all that the stack is for, in seconds; the quick proof where a stack has no other."""
-        return self.whole_proof_file.read_text(encoding="utf-8")
+        return read_text(self.whole_proof_file)
 
 
 def read_stack(file: Path) -> Stack:
