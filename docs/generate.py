@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from ailab.cli.main import build_app
@@ -63,9 +63,10 @@ for. A key that is left out has its default.
 `ailab up` applies what you changed. A mistake is refused with the file, the line, the key and what would be right, and
 the lab goes on as it was. So is a key that does not exist.
 
-Four things to know:
+Five things to know:
 
 - `[resources]` limits a workspace from its next start: `down` and `up`, or in JupyterLab *File*, *Hub Control Panel*.
+- `stacks` names files with [stacks of your own](../how-to/own-stack.md). It stands before the first table.
 - A path may be relative to the lab's folder, or start with `~`.
 - `[environment] gpu`: "auto" installs CUDA libraries where there is a GPU, "required" refuses to go on without one that
   computes. See [Compute on a GPU](../gpu.md).
@@ -138,13 +139,17 @@ def settings_reference() -> str:
     finally:
         use_language(None)
     parts = [NOTICE, SETTINGS_HEAD.strip(), "## Example", f"A new lab's file:\n\n```toml\n{example}\n```"]
-    for section, field in Settings.model_fields.items():
-        model = field.annotation
-        assert isinstance(model, type) and issubclass(model, BaseModel)
-        rows = [(f"`{key}`", _kind(inner), _toml_default(inner), inner.description or "")
-                for key, inner in model.model_fields.items()]  # fmt: skip
-        parts += [f"## [{section}]", _table(("key", "kind", "default", "meaning"), rows)]
+    tables = Settings.tables()
+    first = {key: field for key, field in Settings.model_fields.items() if key not in tables}
+    parts += ["## Before the tables", _settings_table(first)]
+    for section, model in tables.items():
+        parts += [f"## [{section}]", _settings_table(model.model_fields)]
     return "\n\n".join(parts) + "\n"
+
+
+def _settings_table(fields: dict[str, FieldInfo]) -> str:
+    rows = [(f"`{key}`", _kind(field), _toml_default(field), field.description or "") for key, field in fields.items()]
+    return _table(("key", "kind", "default", "meaning"), rows)
 
 
 def _is_size(field: FieldInfo) -> bool:

@@ -165,7 +165,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use."""
     from ailab.access import hub_client, kernel_client
     from ailab.environments.kernel import read_proof
-    from ailab.stacks import load_stack
+    from ailab.provision import stack_of
 
     generation = lab.generations.current()
     assert generation is not None, "the environment is built before the lab starts"
@@ -179,7 +179,7 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     tell(_("first cell"))
     bind = lab.settings.access.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
-    code = load_stack(generation.stack).proof_code()
+    code = stack_of(lab, generation).proof_code()
     output = kernel_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
     proof = read_proof(output, generation)
     files.replace(record, json.dumps({"of": proven, "proof": proof}))

@@ -11,7 +11,7 @@ from ailab.errors import NotFound, UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import account_name
-from ailab.settings_file import refusal_at
+from ailab.settings_file import SettingsError, refusal_at
 
 if TYPE_CHECKING:
     from ailab.access.tools import Tools
@@ -25,11 +25,24 @@ Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
 
 
 def lab_stack(lab: Lab) -> Stack:
-    """The stack that lab.toml names. Raises `SettingsError` with its line for one that there is not."""
+    """The stack that lab.toml names. Raises `SettingsError` with its line for one that there is not, or with that of
+    the stack's own file."""
+    return _stack_called(lab, lab.settings.environment.stack)
+
+
+def stack_of(lab: Lab, generation: Generation) -> Stack:
+    """The stack that a generation was built from. Raises as `lab_stack` does."""
+    return _stack_called(lab, generation.stack)
+
+
+def _stack_called(lab: Lab, name: str) -> Stack:
     from ailab.stacks import load_stack
 
     try:
-        return load_stack(lab.settings.environment.stack)
+        return load_stack(name, lab.settings.stacks)
+    except SettingsError as error:
+        # A file that cannot be read at all has no line of its own: the one that names it has.
+        raise error if error.line else refusal_at(lab.paths.settings, ("stacks",), error) from None
     except UsageError as error:
         raise refusal_at(lab.paths.settings, ("environment", "stack"), error) from None
 

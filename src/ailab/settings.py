@@ -88,8 +88,9 @@ class MirrorsSection(Section):
 
 
 class Settings(Section):
-    """All of lab.toml."""
+    """All of lab.toml: its tables, and what stands before them."""
 
+    stacks: list[Text] = Field([], description='Files with stacks of your own: ["./our-stack.toml"].')
     lab: LabSection = LabSection()
     environment: EnvironmentSection = EnvironmentSection()
     resources: ResourcesSection = ResourcesSection()
@@ -103,7 +104,14 @@ class Settings(Section):
             environment = environment.model_copy(update={"python": _absolute(lab, environment.python)})
         if mirrors.ca_bundle:
             mirrors = mirrors.model_copy(update={"ca_bundle": _absolute(lab, mirrors.ca_bundle)})
-        return self.model_copy(update={"environment": environment, "mirrors": mirrors})
+        stacks = [_absolute(lab, file) for file in self.stacks]
+        return self.model_copy(update={"stacks": stacks, "environment": environment, "mirrors": mirrors})
+
+    @classmethod
+    def tables(cls) -> dict[str, type[BaseModel]]:
+        """The model of each table, by its name."""
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
 
 
 def _absolute(folder: Path, path: str) -> str:

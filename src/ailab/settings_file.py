@@ -1,4 +1,4 @@
-"""Reading and writing lab.toml: every complaint has a file, a line, a key and a remedy."""
+"""Reading and writing lab.toml, and reading what it names: every complaint has a file, a line, a key and a remedy."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ailab import files
 from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.settings import Settings
 
+Model = TypeVar("Model", bound=BaseModel)
 _LARGEST_FILE = 1024 * 1024
-_TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_\"'. -]+?)\s*\]")
+_TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\"'. -]+?)\s*\]")
 _KEY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*[=.]")
 
 
 class SettingsError(UsageError):
-    """Something in a lab.toml that cannot be meant. `line` counts from 1; 0 where no line can be named."""
+    """Something in a lab.toml, or in a file that it names, that cannot be meant. `line` counts from 1; 0 where no line
+    can be named."""
 
     kind = "settings"
 
@@ -34,24 +37,38 @@ class SettingsError(UsageError):
         self.key = key
 
 
+def refused(remedy: str) -> PydanticCustomError:
+    """What a validator of ours raises for a value that will not do; `remedy` says what would."""
+    return PydanticCustomError("said", "{remedy}", {"remedy": remedy})
+
+
 def load_settings(path: Path) -> Settings:
     """The settings in `path`, a lab.toml. Raises `SettingsError` for anything wrong in it."""
-    return settings_from(path, _read(path))
+    return settings_from(path, read_text(path))
 
 
 def settings_from(path: Path, text: str) -> Settings:
     """The settings in `text`, which is or is to be the lab.toml at `path`. Raises `SettingsError`."""
+    return parse_as(Settings, path, text).located(path.parent)
+
+
+def parse_as(model: type[Model], path: Path, text: str) -> Model:
+    """The TOML `text` of the file at `path` as a `model`. Raises `SettingsError` for the first thing wrong in it."""
     document = _parse(path, text)
     try:
-        return Settings.model_validate(document).located(path.parent)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise _refusal(path, text, error.errors()[0]) from None
+        # A misspelt key is told as that, not as another one that is missing.
+        first = min(error.errors(), key=lambda one: one["type"] == "missing")
+        raise _refusal(model, path, text, first) from None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file that a person writes. Raises `SettingsError`."""
     try:
         if path.stat().st_size > _LARGEST_FILE:
-            raise SettingsError(path, 0, "", _("The file is larger than 1 MiB."), _("Is this really a lab.toml?"))
+            remedy = _("Is this really a {name}?").format(name=path.name)
+            raise SettingsError(path, 0, "", _("The file is larger than 1 MiB."), remedy)
         data = path.read_bytes()
     except OSError as error:
         problem = _("It cannot be read: {reason}.").format(reason=error.strerror)
@@ -80,18 +97,21 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 def line_of(text: str, location: tuple[str | int, ...]) -> int:
     """The line (from 1) where `location`, a path of keys into `text`, is set; the nearest parent's, or 0."""
-    keys = [str(part) for part in location if not isinstance(part, int)]
     best, depth = 0, 0
-    table: list[str] = []
+    table: tuple[str | int, ...] = ()
+    entries: dict[tuple[str | int, ...], int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _TABLE.match(line):
-            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            table = tuple(part.strip().strip("\"'") for part in header[2].split("."))
+            if header[1] == "[[":
+                entries[table] = entries.get(table, -1) + 1
+                table = (*table, entries[table])
             here = table
         elif key := _KEY.match(line):
-            here = [*table, key[1]]
+            here = (*table, key[1])
         else:
             continue
-        if len(here) > depth and here == keys[: len(here)]:
+        if len(here) > depth and here == location[: len(here)]:
             best, depth = number, len(here)
     return best
 
@@ -102,42 +122,42 @@ def refusal_at(path: Path, location: tuple[str, ...], error: UsageError) -> Sett
     return SettingsError(path, line, ".".join(location), error.message, error.remedy)
 
 
-def _refusal(path: Path, text: str, error: ErrorDetails) -> SettingsError:
+def _refusal(model: type[BaseModel], path: Path, text: str, error: ErrorDetails) -> SettingsError:
     location = tuple(part for part in error["loc"] if isinstance(part, str | int))
     line = line_of(text, location)
     key = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
         problem = _("There is no such key.")
-        return SettingsError(path, line, key, problem, _nearest(location))
+        return SettingsError(path, line, key, problem, _nearest(model, location))
     problem, remedy = _problem(error, location)
     return SettingsError(path, line, key, problem, remedy)
 
 
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
+def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not inner:
             return []
-        model = field.annotation
+        model = inner[0]
     return list(model.model_fields)
 
 
-def _nearest(location: tuple[str | int, ...]) -> str:
-    known = _known_keys(location)
+def _nearest(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
+    known = _known_keys(model, location)
     name = str(location[-1])
+    if model is Settings and name in model.model_fields and name not in Settings.tables():
+        return _("It stands before the first table.")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return _("Did you mean {key}?").format(key=near[0])
-    elsewhere = [
-        f"[{section}] {name}"
-        for section, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and name in field.annotation.model_fields
-    ]
-    if elsewhere:
-        return _("It belongs here: {place}.").format(place=elsewhere[0])
+    if model is Settings:
+        elsewhere = [f"[{table}] {name}" for table, kind in Settings.tables().items() if name in kind.model_fields]
+        if elsewhere:
+            return _("It belongs here: {place}.").format(place=elsewhere[0])
     return _("Known here: {keys}.").format(keys=", ".join(known))
 
 
@@ -148,6 +168,10 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
     problem = _("{value} will not do.").format(value=shown)
     context = error.get("ctx", {})
     match error["type"]:
+        case "missing":
+            return _("It is missing."), _("Write it: {key} = ...").format(key=location[-1])
+        case "said":
+            return problem, str(context["remedy"])
         case "literal_error":
             return problem, _("It can be {choices}.").format(choices=str(context["expected"]).replace(" or ", ", "))
         case "int_type" | "int_parsing" | "int_from_float":
@@ -175,22 +199,27 @@ def default_document(*, name: str, language: str, stack: str, port: int) -> str:
     chosen: dict[tuple[str, str], object] = {("lab", "name"): name, ("lab", "language"): language}
     chosen |= {("environment", "stack"): stack, ("access", "port"): port}
     lines = [_("# A lab's settings. `ailab up` applies what you change here."), ""]
-    for section, field in Settings.model_fields.items():
+    tables = Settings.tables()
+    first = {key: field for key, field in Settings.model_fields.items() if key not in tables}
+    lines += [*(_setting(key, field, field.default) for key, field in first.items()), ""]
+    for section, model in tables.items():
         lines.append(f"[{section}]")
-        assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        for key, inner in field.annotation.model_fields.items():
-            value = chosen.get((section, key), "" if key == "memory" else inner.default)
-            setting = f"{key} = {_toml(value)}"
-            lines.append(f"{setting:<36}# {_(inner.description or '')}")
+        for key, field in model.model_fields.items():
+            lines.append(_setting(key, field, chosen.get((section, key), "" if key == "memory" else field.default)))
         lines.append("")
     return "\n".join(lines)
+
+
+def _setting(key: str, field: FieldInfo, value: object) -> str:
+    setting = f"{key} = {_toml(value)}"
+    return f"{setting:<36}# {_(field.description or '')}"
 
 
 def set_value(path: Path, section: str, key: str, value: object) -> None:
     """Change one key of the lab.toml at `path`; comments and order stay. A value that will not do changes nothing."""
     import tomlkit
 
-    document = tomlkit.parse(_read(path))
+    document = tomlkit.parse(read_text(path))
     document.setdefault(section, tomlkit.table())[key] = value
     text = tomlkit.dumps(document)
     settings_from(path, text)

@@ -22,16 +22,18 @@ from ailab.environments import cuda, gpu, installed, interpreters, kernel, lock
 from ailab.environments.generations import Generation, Generations
 from ailab.environments.gpu import GpuNotWorking, State
 from ailab.environments.uv import Uv
+from ailab.environments.verification import prove
 from ailab.i18n import use_language
 from ailab.lab import Lab
-from ailab.paths import LabPaths, MachinePaths
+from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.resources import driver
 from ailab.resources.detect import Gpu
 from ailab.resources.driver import Driver
 from ailab.settings import MirrorsSection
-from ailab.stacks import load_stack
+from ailab.stacks import Stack, load_stack
 
 STACK = load_stack("tensorflow-2.9")
+NEWER = load_stack("tensorflow-2.15")
 LIBRARIES = STACK.cuda.libraries if STACK.cuda is not None else []
 HOME = Path(os.environ.get("AILAB_CHECK_HOME") or "/var/tmp") / "ailab"
 NEEDED_BYTES = 8 * 10**9
@@ -63,10 +65,20 @@ def machine() -> MachinePaths:
 
 @pytest.fixture(scope="module")
 def generation(machine: MachinePaths, tmp_path_factory: pytest.TempPathFactory) -> Generation:
-    uv, shipped = Uv(machine, MirrorsSection()), lock.read_lock(STACK.shipped_lock)
+    return built(STACK, machine, tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def newer(machine: MachinePaths, tmp_path_factory: pytest.TempPathFactory) -> Generation:
+    return built(NEWER, machine, tmp_path_factory.mktemp("lab"))
+
+
+def built(stack: Stack, machine: MachinePaths, lab: Path) -> Generation:
+    """The tested lock of a stack with its CUDA group."""
+    uv, shipped = Uv(machine, MirrorsSection()), lock.read_lock(stack.shipped_lock)
     assert shipped is not None
-    kept = Generations(machine, LabPaths(tmp_path_factory.mktemp("lab")))
-    return kept.build(STACK, shipped.with_cuda(), interpreters.find(STACK, "", uv), uv, lambda _text: None)[0]
+    kept = Generations(machine, LabPaths(lab))
+    return kept.build(stack, shipped.with_cuda(), interpreters.find(stack, "", uv), uv, lambda _text: None)[0]
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +123,26 @@ def test_tensorflow_s_own_loader_opens_all_eight(generation: Generation, tmp_pat
     opened = list(dict.fromkeys(_OPENED.findall(log)))
     assert sorted(opened) == sorted([*LIBRARIES, "libcuda.so.1"]) and len(LIBRARIES) == 8
     assert "GPU:0" in printed and not _NOT_OPENED.findall(log)
+
+
+def test_another_stack_s_libraries_are_its_data(newer: Generation, tmp_path: Path) -> None:
+    """TensorFlow 2.15 opens CUDA 12's, and those that the stack names, in its order."""
+    assert NEWER.cuda is not None
+    printed, log = train(newer, tmp_path)
+    opened = [name for name in _OPENED.findall(log) if name != "libcuda.so.1"]
+    assert list(dict.fromkeys(opened)) == NEWER.cuda.libraries and "GPU:0" in printed
+    found = gpu.look(newer, NEWER)
+    assert gpu.library_check(newer, NEWER, found).state == State.passed
+    assert found["built_for"] == ["sm_50", "sm_60", "sm_70", "sm_75", "compute_80"]
+
+
+def test_its_whole_proof_passes_on_the_cpu(newer: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    lab = LabPaths(tmp_path / "lab")
+    for folder in lab.private_folders:
+        private_folder(folder)
+    document = prove(newer, NEWER, lab)
+    assert document["tensorflow"] == "2.15.1" and document["python"] == newer.python and document["accuracy"] > 0.9
 
 
 def test_with_one_removed_tensorflow_and_preflight_name_the_same_one(generation: Generation, tmp_path: Path) -> None:

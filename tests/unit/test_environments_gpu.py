@@ -17,6 +17,7 @@ from ailab.i18n import use_language
 from ailab.stacks import load_stack
 
 STACK = load_stack("tensorflow-2.9")
+ALIASES = STACK.cuda.aliases if STACK.cuda is not None else {}
 BUILT_FOR = ["sm_35", "sm_50", "sm_60", "sm_70", "sm_75", "compute_80"]
 
 
@@ -45,8 +46,8 @@ def test_the_group_is_whole_or_not_there() -> None:
 
 
 def test_libraries_are_linked_beside_tensorflow_s_own_and_the_folder_may_move(generation: Path, tmp_path: Path) -> None:
-    cuda.install(generation, tmp_path / "cache")
-    cuda.install(generation, tmp_path / "cache")
+    cuda.install(generation, ALIASES, tmp_path / "cache")
+    cuda.install(generation, ALIASES, tmp_path / "cache")
     moved = generation.rename(tmp_path / "moved")
     beside = installed.site_packages(moved) / "tensorflow"
     assert (beside / "libcudnn.so.8").read_text() == "nvidia/cudnn/lib/libcudnn.so.8"
@@ -75,7 +76,7 @@ def told(site: Path, **environment: str) -> dict[str, str]:
 
 def test_each_python_knows_where_xla_and_the_cache_are(generation: Path, tmp_path: Path) -> None:
     cache = tmp_path / "it's a cache"
-    cuda.install(generation, cache)
+    cuda.install(generation, ALIASES, cache)
     site = installed.site_packages(generation)
     found = told(site)
     assert found["XLA_FLAGS"] == f"--xla_gpu_cuda_data_dir={site}/nvidia/cuda_nvcc"
@@ -87,7 +88,7 @@ def test_each_python_knows_where_xla_and_the_cache_are(generation: Path, tmp_pat
 
 
 def test_what_a_person_has_set_stays(generation: Path, tmp_path: Path) -> None:
-    cuda.install(generation, tmp_path / "cache")
+    cuda.install(generation, ALIASES, tmp_path / "cache")
     site = installed.site_packages(generation)
     own = {"CUDA_CACHE_PATH": "/mine", "CUDA_CACHE_MAXSIZE": "1"}
     found = told(site, XLA_FLAGS="--xla_dump_to=/x", **own)

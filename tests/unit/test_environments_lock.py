@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.markers import Marker
 
-from ailab.environments import interpreters, lock
-from ailab.environments.lock_file import BadLock
+from ailab.environments import interpreters, lock, upgrade
+from ailab.environments.lock_file import BadLock, Image
 from ailab.environments.markers import simplify, target
 from ailab.environments.uv import Uv
 from ailab.errors import UsageError
@@ -184,12 +185,46 @@ def test_a_spoilt_cuda_entry_is_refused_with_its_line(tmp_path: Path) -> None:
 
 def test_a_stack_without_a_tested_lock_gets_its_cuda_group_resolved(tmp_path: Path, uv: Uv) -> None:
     small = ["nvidia-cuda-nvcc-cu11==11.8.89", "nvidia-cuda-cupti-cu11==11.8.87"]
-    stack = SCIENCE.model_copy(
-        update={"name": "ours", "packages": ["six"], "cuda": Cuda(driver="450", libraries=[], packages=small)}
-    )
+    group = Cuda(version="11.8", driver="450", libraries=[], packages=small)
+    ours = {"name": "ours", "file": tmp_path / "ours.toml", "packages": ["six"], "cuda": group}
+    stack = SCIENCE.model_copy(update=ours)
     python = interpreters.find(SCIENCE, "", uv).program
     made, _written = lock.ensure_lock(tmp_path / "lab.lock", stack, [], uv, python)
     assert sorted(f"{one.name}=={one.version}" for one in made.cuda) == sorted(small)
     assert {one.marker for one in made.cuda} == {"platform_machine == 'x86_64'"}
     assert [one.name for one in made.packages] == ["six"]
     assert lock.read_lock(tmp_path / "lab.lock") == made
+
+
+IMAGE = Image("sha256:" + "a" * 64, {"libgl1": "1.6.0-1", "libstdc++6": "12.2.0-14+deb12u1"})
+
+
+def test_what_images_are_made_on_is_kept_by_every_change_of_the_packages(tmp_path: Path, uv: Uv) -> None:
+    shipped = lock.read_lock(SCIENCE.shipped_lock)
+    assert shipped is not None
+    path = tmp_path / "lab.lock"
+    lock.write_lock(path, replace(shipped, inputs="older", image=IMAGE))
+    assert '[image.apt]\n"libgl1" = "1.6.0-1"\n"libstdc++6" = ' in path.read_text()
+    python = interpreters.find(SCIENCE, "", uv).program
+    for asked in ([], ["humanize"]):
+        made, written = lock.ensure_lock(path, SCIENCE, asked, uv, python)
+        assert written and made.image == IMAGE and lock.read_lock(path) == made
+    newer = upgrade.upgraded(made, ["humanize"], SCIENCE, ["humanize"], uv, python)
+    assert newer.image == IMAGE and newer.digest() == replace(newer, image=None).digest(), "it names no generation"
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "key"),
+    [
+        ('[image]\nbase = "debian:12"', 7, "image.base"),
+        ("[image]\n", 6, "image.base"),
+        (f'[image]\nbase = "{IMAGE.base}"\napt = {{ "lib gl" = "1" }}', 8, "image.apt.lib gl"),
+        (f'[image]\nbase = "{IMAGE.base}"\n[image.apt]\nlibgl1 = "1 ; rm"', 9, "image.apt.libgl1"),
+        (f'[image]\nbase = "{IMAGE.base}"\nbsae = 1', 8, "image.bsae"),
+    ],
+)
+def test_a_spoilt_image_is_refused_with_its_line(tmp_path: Path, table: str, line: int, key: str) -> None:
+    text = SCIENCE.shipped_lock.read_text()
+    (tmp_path / "lab.lock").write_text(text.replace("\n\n[[package]]", f"\n{table}\n[[package]]", 1))
+    with pytest.raises(BadLock, match=rf":{line}: {re.escape(key)}"):
+        lock.read_lock(tmp_path / "lab.lock")

@@ -47,6 +47,8 @@ def test_the_default_document_says_what_the_model_says(folder: Path) -> None:
         ("[acess]\nport = 1", 1, "acess", "Did you mean access?"),
         ("[lab]\n[access]\n\nprot = 1", 4, "access.prot", "Did you mean port?"),
         ("port = 1", 1, "port", "[access] port"),
+        ("[environment]\nstacks = ['./ours.toml']", 2, "environment.stacks", "before the first table"),
+        ("stacks = './ours.toml'", 1, "stacks", "Write a list"),
         ("[access]\nport = '1'", 2, "access.port", "without quotes"),
         ("[access]\nport = 70000", 2, "access.port", "65535"),
         ("access = { port = 70000 }", 1, "access.port", "65535"),

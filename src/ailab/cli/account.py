@@ -6,11 +6,15 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ailab import command
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
 from ailab.paths import LabPaths, MachinePaths, account_name
+
+if TYPE_CHECKING:
+    from ailab.settings import Settings
 
 ACCOUNT = "ailab"
 # Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
@@ -133,26 +137,54 @@ def _hand_over(path: Path, account: pwd.struct_passwd) -> None:
 
 def closed_to(path: Path, account: pwd.struct_passwd) -> Path | None:
     """The first folder on the way to and including `path` that the account cannot enter; None when it can."""
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
     for folder in (*reversed(path.resolve().parents), path.resolve()):
-        seen = folder.stat()
-        bit = stat.S_IXUSR if seen.st_uid == account.pw_uid else stat.S_IXGRP if seen.st_gid in groups else stat.S_IXOTH
-        if not seen.st_mode & bit:
+        if not _may(account, folder, stat.S_IXOTH):
             return folder
     return None
 
 
-def stage_interpreter(lab: Path, machine: MachinePaths, account: pwd.struct_passwd) -> None:
+def _reads(account: pwd.struct_passwd, file: Path) -> bool:
+    return closed_to(file.parent, account) is None and _may(account, file, stat.S_IROTH)
+
+
+def _may(account: pwd.struct_passwd, path: Path, wanted: int) -> bool:
+    """Whether the mode of `path` allows the account what `wanted`, a bit for others, stands for."""
+    seen = path.stat()
+    mine = seen.st_uid == account.pw_uid
+    shift = 6 if mine else 3 if seen.st_gid in os.getgrouplist(account.pw_name, account.pw_gid) else 0
+    return bool(seen.st_mode & (wanted << shift))
+
+
+def stage_interpreter(settings: Settings, machine: MachinePaths, account: pwd.struct_passwd) -> None:
     """Bring root's own Python to where the account can run it, when the account has none that fits the stack."""
     from ailab.environments import interpreters
     from ailab.environments.uv import Uv
-    from ailab.settings import Settings
-    from ailab.settings_file import load_settings
     from ailab.stacks import load_stack
 
-    file = LabPaths(lab).settings
-    settings = load_settings(file) if file.exists() else Settings()
     section = settings.environment
-    staged = interpreters.stage(load_stack(section.stack), section.python, Uv(machine, settings.mirrors), account)
+    stack = load_stack(section.stack, settings.stacks)
+    staged = interpreters.stage(stack, section.python, Uv(machine, settings.mirrors), account)
     if staged is not None:
         _hand_over(staged.parent.parent, account)
+
+
+def refuse_unreadable_stacks(settings: Settings, account: pwd.struct_passwd) -> None:
+    """Raises `UsageError` for a file of the lab's own stacks that the account, which reads them from now on, cannot."""
+    from ailab.stacks import read_own
+
+    for stack in read_own(settings.stacks).values():
+        for file in stack.files:
+            if not _reads(account, file):
+                raise UsageError(
+                    _("The lab's account {account} cannot read {file}.").format(account=account.pw_name, file=file),
+                    remedy=_("Let it: chmod o+r {file}, and chmod o+x each folder above it.").format(file=file),
+                )
+
+
+def settings_of(lab: Path) -> Settings:
+    """The settings of the lab in a folder; those of a new lab where there is none yet."""
+    from ailab.settings import Settings
+    from ailab.settings_file import load_settings
+
+    file = LabPaths(lab).settings
+    return load_settings(file) if file.exists() else Settings()

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import env_check, env_generations, env_gpu, env_packages, labs
-from ailab.cli.output import note, print_json, say, step, table
+from ailab.cli import env_check, env_generations, env_gpu, env_packages, env_stacks, labs
+from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
 from ailab.paths import account_name
 
@@ -24,7 +24,7 @@ def app() -> typer.Typer:
     env_packages.register(made)
     env_check.register(made)
     made.command("gpu", help=_("Does the GPU work? Each link of the chain, with its remedy."))(env_gpu.gpu)
-    made.command("stacks", help=_("The stacks that a lab can ask for."))(stacks)
+    env_stacks.register(made)
     return made
 
 
@@ -92,13 +92,3 @@ def _switched(generation: dict[str, object], *, json: bool) -> None:
         print_json(generation)
     else:
         say(_("In use: {id}. New kernels get it; open ones keep theirs.").format(id=generation["id"]))
-
-
-def stacks(json: Json = False) -> None:
-    from ailab.stacks import list_stacks, load_stack
-
-    found = [load_stack(name) for name in list_stacks()]
-    if json:
-        print_json([{"name": one.name, "title": one.title, "pythons": one.pythons} for one in found])
-        return
-    say(table([_("STACK"), _("TITLE"), "PYTHON"], [[one.name, one.title, ", ".join(one.pythons)] for one in found]))

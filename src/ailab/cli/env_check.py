@@ -85,12 +85,12 @@ def _is_of_lock(lab: Lab, generation: Generation) -> bool | None:
 
 
 def _prove(lab: Lab, generation: Generation, *, json: bool) -> dict[str, Any]:
+    from ailab import provision
     from ailab.environments.verification import prove
-    from ailab.stacks import load_stack
 
     lab.make_private_folders()
     with step(_("Running the whole proof in the lab's kernel")):
-        document = prove(generation, load_stack(generation.stack), lab.paths)
+        document = prove(generation, provision.stack_of(lab, generation), lab.paths)
     if not json:
         for name, seconds in document.get("seconds", {}).items():
             say(f"ok  {name} ({seconds:.1f} s)")

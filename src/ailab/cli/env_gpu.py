@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 def gpu(json: Annotated[bool, typer.Option("--json", help=_("Print JSON."))] = False) -> None:
     """Exits with 1 when the GPU does not work."""
-    from ailab import preflight
-    from ailab.stacks import load_stack
+    from ailab import preflight, provision
 
     lab = labs.open_lab()
     generation = chosen(lab, "")
     with step(_("Trying the GPU")):
-        checks, seen = preflight.examine(generation, load_stack(generation.stack))
+        checks, seen = preflight.examine(generation, provision.stack_of(lab, generation))
     document = preflight.to_json(lab.settings.environment.gpu, generation, checks, seen)
     if json:
         print_json(document)

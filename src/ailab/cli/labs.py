@@ -49,7 +49,9 @@ def enter(root: Path) -> None:
     machine = MachinePaths.from_environment(os.environ)
     if os.geteuid() == 0:
         owner = account.prepare(root, machine)
-        account.stage_interpreter(root, machine, owner)
+        settings = account.settings_of(root)
+        account.refuse_unreadable_stacks(settings, owner)
+        account.stage_interpreter(settings, machine, owner)
         account.become(owner, machine)
     else:
         root.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,8 @@ from ailab.i18n import _
 
 
 def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False) -> None:
+    from ailab import provision
     from ailab.environments import kernel
-    from ailab.stacks import load_stack
 
     lab = labs.open_lab()
     generation = lab.generations.current()
@@ -22,7 +22,7 @@ def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
         raise NotFound(_("The environment is not built yet."), remedy=_("Build and start it: ailab up"))
     lab.make_private_folders()
     with step(_("Running the proof in the lab's kernel")):
-        document, text = kernel.verify(generation, load_stack(generation.stack), lab.paths)
+        document, text = kernel.verify(generation, provision.stack_of(lab, generation), lab.paths)
     if json:
         print_json(document)
         raise typer.Exit(0 if document["ok"] else 1)

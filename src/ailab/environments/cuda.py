@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,8 +14,6 @@ from ailab.stacks import Stack
 
 # What the group takes on disk, unpacked.
 NEEDED_MB = 3100
-# The profiler's library by the name that TensorFlow opens, where CUDA 11.8's has another (they are compatible).
-_ALSO = {"libcupti.so.11.8": "libcupti.so.11.2"}
 
 
 def is_among(stack: Stack, names: set[str]) -> bool:
@@ -22,14 +21,14 @@ def is_among(stack: Stack, names: set[str]) -> bool:
     return stack.cuda is not None and {Requirement(one).name for one in stack.cuda.packages} <= names
 
 
-def install(generation: Path, cache: Path) -> list[Path]:
+def install(generation: Path, aliases: Mapping[str, str], cache: Path) -> list[Path]:
     """After the packages are installed: link the libraries, and let each Python of the generation know of the rest.
 
-    `cache` is the machine's folder for kernels that the driver compiles. Doing it again changes nothing. Returns what
-    was put there beside the packages.
+    `aliases` are the stack's; `cache` is the machine's folder for kernels that the driver compiles. Doing it again
+    changes nothing. Returns what was put there beside the packages.
     """
     site = installed.site_packages(generation)
-    wanted = {site / "tensorflow" / name: target for name, target in links(site).items()}
+    wanted = {site / "tensorflow" / name: target for name, target in links(site, aliases).items()}
     for link, target in wanted.items():
         _link(link, target)
     cache.mkdir(parents=True, exist_ok=True)
@@ -38,13 +37,13 @@ def install(generation: Path, cache: Path) -> list[Path]:
     return [*wanted, site / "ailab_cuda.py", site / "ailab_cuda.pth"]
 
 
-def links(site: Path) -> dict[str, str]:
+def links(site: Path, aliases: Mapping[str, str]) -> dict[str, str]:
     """The links that belong beside libtensorflow_framework.so, name -> relative target.
 
     Its RUNPATH is $ORIGIN, and so is that of the libraries themselves: beside it, all of them find each other.
     """
     found = {path.name: f"../{path.relative_to(site)}" for path in sorted(site.glob("nvidia/*/lib/*.so*"))}
-    return found | {_ALSO[name]: target for name, target in found.items() if name in _ALSO}
+    return found | {alias: found[name] for alias, name in aliases.items() if name in found}
 
 
 def link_driver(generation: Path, library: str) -> None:

@@ -270,8 +270,8 @@ def _install(
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
     python = folder / "bin" / "python"
     uv.sync(python, requirements, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
-    if with_cuda:
-        installed.note_added(folder, cuda.install(folder, uv.machine.cache / "cuda"))
+    if with_cuda and stack.cuda is not None:
+        installed.note_added(folder, cuda.install(folder, stack.cuda.aliases, uv.machine.cache / "cuda"))
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ailab import files
 from ailab.environments.conflicts import explained
-from ailab.environments.lock_file import Package, bad_lock, parse_lock, render_lock
+from ailab.environments.lock_file import Image, Package, bad_lock, parse_lock, render_lock
 from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import DoNotFit
@@ -28,7 +28,8 @@ _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 class Lock:
     """A whole lock. `inputs` is the digest of what was asked for, so that a changed wish is noticed.
 
-    `cuda` is the group of CUDA libraries, which only a machine with a GPU installs.
+    `cuda` is the group of CUDA libraries, which only a machine with a GPU installs; `image` what container images are
+    made on, which no change of the packages touches.
     """
 
     stack: str
@@ -36,6 +37,7 @@ class Lock:
     asked: tuple[str, ...]
     packages: tuple[Package, ...]
     cuda: tuple[Package, ...] = ()
+    image: Image | None = None
 
     def with_cuda(self) -> Lock:
         """What a machine with a GPU installs: the CUDA group among the packages, in the place of any of its own."""
@@ -52,7 +54,7 @@ class Lock:
 
     def text(self) -> str:
         """The file. The same lock gives the same bytes."""
-        return render_lock(FORMAT, self.stack, self.inputs, self.asked, self.packages, self.cuda)
+        return render_lock(FORMAT, self.stack, self.inputs, self.asked, self.packages, self.cuda, self.image)
 
 
 def inputs_of(stack: Stack, asked: list[str]) -> str:
@@ -74,7 +76,8 @@ def read_lock(path: Path) -> Lock | None:
         raise bad_lock(path, 0, str(error)) from None
     found = parse_lock(path, text, FORMAT)
     packages, cuda = (tuple(entry.package() for entry in table) for table in (found.package, found.cuda))
-    return Lock(found.stack, found.inputs, tuple(found.asked), packages, cuda)
+    image = found.image.image() if found.image is not None else None
+    return Lock(found.stack, found.inputs, tuple(found.asked), packages, cuda, image)
 
 
 def ensure_lock(
@@ -112,14 +115,15 @@ def wanted_lock(
         return known
     shipped = read_lock(stack.shipped_lock)
     stay = versions_to_stay(stack, known, shipped)
+    image = known.image if known is not None else None
     if shipped is not None and shipped.inputs == inputs and _pins(shipped.packages) <= _pins(stay):
-        return shipped
+        return replace(shipped, image=image)
     for wish in asked:
         check_wish(wish)
     lock, moved_all = resolve_around(stack, asked, stay, uv, interpreter)
     if moved_all and shipped is not None:
         tell(_("Not the tested versions: {moved}").format(moved=", ".join(moved(shipped, lock))))
-    return vouched_for(lock, uv)
+    return vouched_for(replace(lock, image=image), uv)
 
 
 def vouched_for(lock: Lock, uv: Uv) -> Lock:

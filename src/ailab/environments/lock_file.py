@@ -15,9 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from ailab.errors import UsageError
 from ailab.i18n import _
-
-_TABLES = ("package", "cuda")
-_ENTRY = re.compile(rf"\s*\[\[\s*({'|'.join(_TABLES)})\s*\]\]")
+from ailab.settings_file import line_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,14 @@ class Package:
     def at(self, marker: str | None) -> Package | None:
         """The same package under another marker; None under none."""
         return None if marker is None else replace(self, marker=marker)
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a container image is made on: the digest of the base image, and its apt packages, name -> version."""
+
+    base: str
+    apt: dict[str, str]
 
 
 def _marker(text: str) -> str:
@@ -65,6 +71,18 @@ class LockedPackage(_Strict):
         return Package(self.name, self.version, self.marker, tuple(self.hashes))
 
 
+class LockedImage(_Strict):
+    base: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+    # Debian Policy, 5.6.1 and 5.6.12; with an architecture where the name has one.
+    apt: dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?$")],
+        Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")],
+    ] = {}
+
+    def image(self) -> Image:
+        return Image(self.base, self.apt)
+
+
 class LockFile(_Strict):
     format: int
     stack: str
@@ -72,6 +90,7 @@ class LockFile(_Strict):
     asked: list[str]
     package: list[LockedPackage]
     cuda: list[LockedPackage] = []
+    image: LockedImage | None = None
 
 
 class BadLock(UsageError):
@@ -111,24 +130,7 @@ def parse_lock(path: Path, text: str, known_format: int) -> LockFile:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise bad_lock(path, _line_of(text, first["loc"]), f"{key}: {first['msg']}") from None
-
-
-def _line_of(text: str, location: tuple[str | int, ...]) -> int:
-    """The line of a key, given as pydantic's location: ("package", 3, "hashes", 0)."""
-    wanted = location[:2] if len(location) > 1 and location[0] in _TABLES else None
-    key = str(location[2] if wanted is not None and len(location) > 2 else location[0])
-    entry: tuple[str | int, ...] | None = None
-    counts = dict.fromkeys(_TABLES, -1)
-    start = 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if begins := _ENTRY.match(line):
-            counts[begins[1]] += 1
-            entry = (begins[1], counts[begins[1]])
-            start = number if entry == wanted else start
-        if entry == wanted and re.match(rf"\s*{re.escape(key)}\s*=", line):
-            return number
-    return start
+        raise bad_lock(path, line_of(text, first["loc"]), f"{key}: {first['msg']}") from None
 
 
 def render_lock(
@@ -138,6 +140,7 @@ def render_lock(
     asked: Sequence[str],
     packages: Sequence[Package],
     cuda: Sequence[Package] = (),
+    image: Image | None = None,
 ) -> str:
     """The text of a lab.lock; `cuda` is the group of its CUDA libraries."""
     lines = [
@@ -147,6 +150,9 @@ def render_lock(
         f"inputs = {json.dumps(inputs)}",
         f"asked = {json.dumps(list(asked))}",
     ]
+    if image is not None:
+        lines += ["", "[image]", f"base = {json.dumps(image.base)}", "", "[image.apt]"]
+        lines += [f"{json.dumps(name)} = {json.dumps(image.apt[name])}" for name in sorted(image.apt)]
     for table, package in [*(("package", one) for one in packages), *(("cuda", one) for one in cuda)]:
         lines += ["", f"[[{table}]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
         if package.marker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -56,7 +56,7 @@ def upgraded(known: Lock, names: Sequence[str], stack: Stack, asked: list[str], 
         )
     stay = [package for package in known.packages if wanted and package.name not in wanted]
     lock, _moved_others = resolve_around(stack, asked, stay, uv, interpreter)
-    return vouched_for(with_known_hashes(lock, known.packages), uv)
+    return vouched_for(replace(with_known_hashes(lock, known.packages), image=known.image), uv)
 
 
 def held_back(name: str, stack: Stack) -> StackSide | None:

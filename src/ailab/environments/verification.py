@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import platform
 import time
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from ailab.environments import installed
 from ailab.environments.installed import Distribution
 from ailab.errors import AilabError
-from ailab.i18n import _
 
 if TYPE_CHECKING:
     from ailab.environments.generations import Generation
@@ -283,12 +281,6 @@ def prove(generation: Generation, stack: Stack, lab: LabPaths) -> dict[str, Any]
 
     Raises `AilabError` with the kernel's own traceback when a step of it fails.
     """
-    from ailab.environments.kernel import build_again, run_cell
+    from ailab.environments.kernel import last_document, run_cell
 
-    output = run_cell(generation, lab, stack.whole_proof_code())
-    try:
-        document = json.loads(output.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        message = _("The proof printed nothing that can be read.")
-        raise AilabError(message, remedy=build_again(), detail=output) from None
-    return dict(document)
+    return last_document(run_cell(generation, lab, stack.whole_proof_code()))

@@ -1,52 +1,34 @@
-"""Stacks: curated, tested constraints that make a framework version work today. Data, and its loader."""
+"""Stacks: tested knowledge of what makes a framework version work today. Data, ours or a team's, and its loader."""
 
 from __future__ import annotations
 
-import tomllib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ailab.errors import UsageError
 from ailab.i18n import _
+from ailab.settings_file import SettingsError, line_of, parse_as, read_text
+from ailab.stacks.schema import Bound as Bound
+from ailab.stacks.schema import Cuda as Cuda
+from ailab.stacks.schema import StackFile
 
 FOLDER = Path(__file__).parent
+_PROOFS = Path(__file__).parent
 # NVIDIA publishes the CUDA libraries as wheels for this kind of machine.
 CUDA_PLATFORM = "x86_64"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Stack(StackFile):
+    """A stack as its file describes it. `file` is that file; the tested lock, and a proof of its own, are beside it."""
 
+    file: Path
 
-class Bound(_Strict):
-    """A version that must not be left, and the error that it prevents."""
-
-    requirement: str
-    reason: str
-
-
-class Cuda(_Strict):
-    """A stack's CUDA libraries: the oldest driver that serves them, the files that the framework opens, the wheels."""
-
-    driver: str
-    libraries: list[str]
-    packages: list[str]
-
-
-class Stack(_Strict):
-    """What makes a framework version work: which Pythons (best first), packages, bounds, and how to prove it."""
-
-    name: str
-    version: str
-    title: str
-    pythons: list[str]
-    platforms: list[str]
-    proof: str
-    packages: list[str]
-    bounds: list[Bound] = []
-    cuda: Cuda | None = None
+    @property
+    def is_shipped(self) -> bool:
+        return self.file.parent == FOLDER
 
     @property
     def constraints(self) -> list[str]:
@@ -59,32 +41,92 @@ class Stack(_Strict):
 
     @property
     def shipped_lock(self) -> Path:
-        """The tested lock that ships with the stack."""
-        return FOLDER / f"{self.name}.lock"
+        """Where the tested lock is, if the stack has one."""
+        return self.file.with_suffix(".lock")
+
+    @property
+    def proof_file(self) -> Path:
+        return self.file.parent / self.proof if "/" in self.proof else _PROOFS / f"proof_{self.proof}.py"
+
+    @property
+    def whole_proof_file(self) -> Path:
+        whole = self.proof_file.with_stem(f"{self.proof_file.stem}_whole")
+        return whole if whole.exists() else self.proof_file
+
+    @property
+    def files(self) -> list[Path]:
+        """What a lab reads of the stack."""
+        files = dict.fromkeys([self.file, self.shipped_lock, self.proof_file, self.whole_proof_file])
+        return [file for file in files if file.exists()]
 
     def proof_code(self) -> str:
         """The code that proves an environment of this stack; its last line of output is JSON."""
-        return (FOLDER / f"proof_{self.proof}.py").read_text(encoding="utf-8")
+        return read_text(self.proof_file)
 
     def whole_proof_code(self) -> str:
         """The code that tries all that the stack is for, in seconds; the quick proof where a stack has no other."""
-        whole = FOLDER / f"proof_{self.proof}_whole.py"
-        return whole.read_text(encoding="utf-8") if whole.exists() else self.proof_code()
+        return read_text(self.whole_proof_file)
 
 
-def list_stacks() -> list[str]:
+def read_stack(file: Path) -> Stack:
+    """The stack that `file` describes. Raises `SettingsError` for anything wrong in it, or with its proof."""
+    text = read_text(file)
+    described = parse_as(StackFile, file, text)
+    stack = Stack.model_construct(file=file, **dict(described))
+    if not os.access(stack.proof_file, os.R_OK):
+        raise _wrong(file, text, "proof", _("There is no file {path} that can be read.").format(path=stack.proof_file),
+                     _('Name a file beside this one, proof = "./prove.py", or one of ailab\'s: {names}.').format(
+                         names=", ".join(_own_proofs())))  # fmt: skip
+    if stack.cuda is not None and not any(Requirement(one).name.startswith("tensorflow") for one in stack.packages):
+        raise _wrong(file, text, "cuda", _("[cuda] is for TensorFlow, which is not among the packages."),
+                     _("Take it out: other frameworks bring their CUDA libraries as packages."))  # fmt: skip
+    return stack
+
+
+def read_own(files: Sequence[str]) -> dict[str, Stack]:
+    """The stacks of a lab's own `files` (the paths in its settings), by name. Raises `SettingsError`, also for a name
+    that is taken."""
+    taken = dict.fromkeys(_shipped(), "ailab")
+    found: dict[str, Stack] = {}
+    for file in map(Path, files):
+        stack = read_stack(file)
+        if stack.name in taken:
+            problem = _("There is a stack {name} already, from {place}.").format(
+                name=repr(stack.name), place=taken[stack.name]
+            )
+            raise _wrong(file, read_text(file), "name", problem, _("Give it a name of its own."))
+        taken[stack.name] = str(file)
+        found[stack.name] = stack
+    return found
+
+
+def list_stacks(own: Sequence[str] = ()) -> list[str]:
+    """The names that `load_stack` knows: those that ship with ailab, then the lab's own."""
+    return [*_shipped(), *read_own(own)]
+
+
+def load_stack(name: str, own: Sequence[str] = ()) -> Stack:
+    """The stack called `name`: one that ships with ailab, or one of a lab's `own` files. Raises `UsageError` that names
+    those there are."""
+    found = read_own(own)
+    if name in _shipped():
+        return read_stack(FOLDER / f"{name}.toml")
+    if name not in found:
+        raise UsageError(
+            _("There is no stack {name}.").format(name=repr(name)),
+            remedy=_("Those there are: {names}.").format(names=", ".join([*_shipped(), *found])),
+        )
+    return found[name]
+
+
+def _shipped() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load_stack(name: str) -> Stack:
-    """The stack called `name`. Raises `UsageError` that names those there are."""
-    if name not in list_stacks():
-        raise UsageError(
-            _("There is no stack {name}.").format(name=repr(name)),
-            remedy=_("Those there are: {names}.").format(names=", ".join(list_stacks())),
-        )
-    path = FOLDER / f"{name}.toml"
-    try:
-        return Stack.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise UsageError(_("The stack in {path} cannot be read.").format(path=path), detail=str(error)) from None
+def _own_proofs() -> list[str]:
+    names = (path.stem.removeprefix("proof_") for path in _PROOFS.glob("proof_*.py"))
+    return sorted(name for name in names if not name.endswith("_whole"))
+
+
+def _wrong(file: Path, text: str, key: str, problem: str, remedy: str) -> SettingsError:
+    return SettingsError(file, line_of(text, (key,)), key, problem, remedy)

@@ -9,13 +9,14 @@ import platform
 import shutil
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 
-SIZE, CLASSES, COUNT, BATCH, EPOCHS = 16, 4, 512, 64, 4
+SIZE, CLASSES, COUNT, BATCH, EPOCHS = 16, 4, 512, 64, 8
 seconds = {}
 
 
@@ -121,7 +122,7 @@ print(
     json.dumps(
         {
             "tensorflow": tf.__version__,
-            "keras": tf.keras.__version__,
+            "keras": version("keras"),
             "numpy": np.__version__,
             "python": platform.python_version(),
             "gpus": [gpu.name for gpu in tf.config.list_physical_devices("GPU")],
