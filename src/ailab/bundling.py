@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ailab import __version__, bringup, files, provision
-from ailab.errors import Conflict
+from ailab.errors import Conflict, UsageError
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths
@@ -40,6 +40,7 @@ def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str
     from ailab.bundles.file import Writer
 
     lab.make_private_folders()
+    own = _own_files(lab)
     with bringup.one_at_a_time(lab, tell):
         generation = provision.ensure_environment(lab, step, tell)
         provision.ensure_tools(lab, step)
@@ -59,7 +60,7 @@ def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str
             for name in ("control", "pythons", "wheels"):
                 writer.add(staging / name, name)
             writer.add(tools.proxy_modules(lab.machine), "node_modules")
-            for name in (*_LABS_OWN, *_stack_files(lab)):
+            for name in own:
                 if (lab.paths.root / name).exists():
                     writer.add(lab.paths.root / name, f"lab/{name}")
             description = writer.finish(_describe(lab, locked, generation))
@@ -124,8 +125,24 @@ def _sources() -> Iterator[tuple[Path, str]]:
     yield Path(__file__).parent, "src/ailab"
 
 
-def _stack_files(lab: Lab) -> tuple[str, ...]:
-    return ()
+def _own_files(lab: Lab) -> list[str]:
+    """What is packed of the lab's folder; with the files of stacks of its own. Raises `UsageError` where one is
+    elsewhere: lab.toml's path to it would lead nowhere on another machine."""
+    from ailab.stacks import FOLDER, read_own
+
+    names = list(_LABS_OWN)
+    root = lab.paths.root.resolve()
+    for stack in read_own(lab.settings.stacks).values():
+        for file in (path.resolve() for path in stack.files if path.parent != FOLDER):
+            if not file.is_relative_to(root):
+                raise UsageError(
+                    _("{file}, which the stack {stack} needs, is not in the lab's folder.").format(
+                        file=file, stack=stack.name
+                    ),
+                    remedy=_("Copy it there, and correct stacks in lab.toml."),
+                )
+            names.append(str(file.relative_to(root)))
+    return list(dict.fromkeys(names))
 
 
 def _describe(lab: Lab, locked: Lock, generation: Generation) -> Description:
