@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_index import Index, opened, serving
+from small_index import Index, opened, serving_index
 
 from ailab import checkup, provision
 from ailab.cli import account, main
@@ -78,7 +78,7 @@ def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path
     monkeypatch.setenv("AILAB_HOME", str(tmp_path / "machine"))
     root = tmp_path / "lab"
     root.mkdir()
-    with serving(tmp_path / "index") as index:
+    with serving_index(tmp_path / "index") as index:
         index.add("base", "1.0", ["base-lib"])
         for version in ("1.0", "1.5", "2.0"):
             index.add("base-lib", version)
