@@ -52,7 +52,7 @@ def first(machine_home: Path) -> Iterator[tuple[Made, Made]]:
 @pytest.fixture(scope="module")
 def mirror(first: tuple[Made, Made], machine_home: Path) -> Iterator[tuple[str, Path]]:
     """A package index on loopback with what the first machine has installed, by the lock's hashes; and its folder."""
-    kept, (_plain, more) = machine_home / "wheels", first
+    kept, (_plain, more) = machine_home / "mirrored", first
     words = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", kept]
     words += ["--require-hashes", "--requirement", more.folder / "requirements.txt"]
     environment = plain_environment(os.environ["HOME"], PIP_CONFIG_FILE=os.devnull)

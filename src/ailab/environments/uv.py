@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command, downloads
-from ailab.environments.uv_errors import DoNotFit, explain
+from ailab.environments.uv_errors import DiskFull, WrongHash, explain
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.paths import MachinePaths
@@ -81,10 +81,11 @@ class Uv:
             own = ("--offline", "--no-index", "--find-links", wheels)
             try:
                 self.run(*words, *own, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open, source=str(wheels))
-            except DoNotFit:
-                pass
-            else:
                 return
+            except (DiskFull, WrongHash):
+                raise
+            except AilabError:
+                pass  # They do not have all of it.
         self.run(*words, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open)
 
     def run(

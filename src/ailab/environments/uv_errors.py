@@ -31,6 +31,10 @@ class DoNotFit(AilabError):
     kind = "does-not-fit"
 
 
+class WrongHash(AilabError):
+    """A package is not the one that the lock names."""
+
+
 def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
     """The error for a full disk under `folder`, with the sizes named."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -49,7 +53,14 @@ def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError
     if "No space left" in said or "os error 28" in said:
         named = re.search(r"(?:file|to) `?(/[^`\s:]+)", said)
         return disk_full(Path(named[1]).parent if named else cache, needed_mb, said)
-    for looks in (_untrusted, _wrong_hash, _not_built, _wrong_index, _unreachable):
+    wrong = _MISMATCH.search(said)
+    if wrong is not None:
+        return WrongHash(
+            _("{address} serves a {package} that is not the one in the lock.").format(address=where, package=wrong[1]),
+            remedy=_("Do not use that mirror ([mirrors] pypi in lab.toml), or look who changed lab.lock."),
+            detail=said,
+        )
+    for looks in (_untrusted, _not_built, _wrong_index, _unreachable):
         told = looks(said, where)
         if told is not None:
             return AilabError(told[0], remedy=told[1], detail=said)
@@ -66,16 +77,6 @@ def _untrusted(said: str, where: str) -> tuple[str, str] | None:
     return (
         _("The certificate of {address} is not trusted.").format(address=where),
         _("Name your certificate authority's PEM file: [mirrors] ca_bundle in lab.toml, or SSL_CERT_FILE."),
-    )
-
-
-def _wrong_hash(said: str, where: str) -> tuple[str, str] | None:
-    found = _MISMATCH.search(said)
-    if found is None:
-        return None
-    return (
-        _("{address} serves a {package} that is not the one in the lock.").format(address=where, package=found[1]),
-        _("Do not use that mirror ([mirrors] pypi in lab.toml), or look who changed lab.lock."),
     )
 
 
