@@ -128,12 +128,12 @@ def _sources() -> Iterator[tuple[Path, str]]:
 def _own_files(lab: Lab) -> list[str]:
     """What is packed of the lab's folder; with the files of stacks of its own. Raises `UsageError` where one is
     elsewhere: lab.toml's path to it would lead nowhere on another machine."""
-    from ailab.stacks import FOLDER, read_own
+    from ailab.stacks import read_own
 
     names = list(_LABS_OWN)
     root = lab.paths.root.resolve()
     for stack in read_own(lab.settings.stacks).values():
-        for file in (path.resolve() for path in stack.files if path.parent != FOLDER):
+        for file in (path.resolve() for path in stack.own_files):
             if not file.is_relative_to(root):
                 raise UsageError(
                     _("{file}, which the stack {stack} needs, is not in the lab's folder.").format(

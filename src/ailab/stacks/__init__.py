@@ -59,6 +59,11 @@ class Stack(StackFile):
         files = dict.fromkeys([self.file, self.shipped_lock, self.proof_file, self.whole_proof_file])
         return [file for file in files if file.exists()]
 
+    @property
+    def own_files(self) -> list[Path]:
+        """Those that do not come with ailab."""
+        return [file for file in self.files if file.parent not in (FOLDER, _PROOFS)]
+
     def proof_code(self) -> str:
         """The code that proves an environment of this stack; its last line of output is JSON."""
         return read_text(self.proof_file)
