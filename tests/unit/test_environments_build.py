@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ailab import files
 from ailab.environments import generations, interpreters, kernel, lock
 from ailab.environments.bytecode import compile_bytecode
 from ailab.environments.generations import Generation, Generations
@@ -153,6 +154,24 @@ def test_a_damaged_generation_is_built_again_in_its_place(machine: MachinePaths,
     again = build_light(machine, lab, "cycler", again=True)
     assert again.id == one.id and module.exists()
     assert not list(machine.generations.glob(".old-*"))
+
+
+def test_building_again_and_compiling_keep_out_of_each_other_s_way(machine: MachinePaths, lab: LabPaths) -> None:
+    """A compiler makes a folder that was moved away again, for the .pyc that it was about to write."""
+    one = Path(build_light(machine, lab, "cycler").folder)
+    with ThreadPoolExecutor() as pool:
+        with files.locked(generations.bytecode_lock(one)):
+            compile_bytecode(one)
+            assert not (one / ".compiled").exists(), "another has it in hand"
+            before = one.stat().st_ino
+            again = pool.submit(build_light, machine, lab, "cycler", again=True)
+            wait_for(lambda: files.is_locked(machine.generations / f".{one.name}.lock"), timeout=20, what="the build")
+            with pytest.raises(TimeoutError):
+                again.result(timeout=1)
+            assert one.stat().st_ino == before
+        assert Path(again.result(timeout=60).folder) == one and one.stat().st_ino != before
+    compile_bytecode(one)
+    assert (one / ".compiled").exists()
 
 
 def test_an_old_generation_comes_back_when_it_cannot_be_built_again(

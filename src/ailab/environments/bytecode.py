@@ -10,9 +10,9 @@ import os
 import sys
 from pathlib import Path
 
-from ailab import command
+from ailab import command, files
 from ailab.environments import installed
-from ailab.environments.generations import Generation
+from ailab.environments.generations import Generation, bytecode_lock
 
 COMPILE_SECONDS = 1800.0
 _DONE = ".compiled"
@@ -23,9 +23,14 @@ def is_compiled(generation: Generation) -> bool:
 
 
 def compile_bytecode(generation: Path) -> None:
-    """Give every module of the generation its .pyc. Does nothing where that has been done."""
-    if (generation / _DONE).exists():
-        return
+    """Give every module of the generation its .pyc. Does nothing where that has been done, or the generation is being
+    built anew."""
+    with files.locked_if_free(bytecode_lock(generation)) as ours:
+        if ours and generation.exists() and not (generation / _DONE).exists():
+            _compile(generation)
+
+
+def _compile(generation: Path) -> None:
     site = installed.site_packages(generation)
     for other in sorted(generation.parent.glob(f"*/{_DONE}")):
         _link_from(other.parent, site.relative_to(generation), site)

@@ -128,7 +128,7 @@ class Generations:
             remove_halves(self._machine.generations)
             if again and found is not None:
                 _forget_changed(found, uv)
-            with _aside(folder):
+            with files.locked(_compiling(folder, tell)), _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell, held)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
@@ -223,6 +223,18 @@ def _forget_changed(damaged: Generation, uv: Uv) -> None:
     packages = verify(damaged).damaged
     if packages:
         uv.run("cache", "clean", "--quiet", *packages)
+
+
+def bytecode_lock(folder: Path) -> Path:
+    """The lock that is held while the bytecode of the generation at `folder` is compiled, or its folder replaced: the
+    compiler would make the old folder again, for the .pyc that it was about to write."""
+    return folder.with_name(f".{folder.name}.bytecode.lock")
+
+
+def _compiling(folder: Path, tell: Callable[[str], None]) -> Path:
+    if files.is_locked(bytecode_lock(folder)):
+        tell(_("waiting until its bytecode is compiled"))
+    return bytecode_lock(folder)
 
 
 def _old(folder: Path) -> Path:
