@@ -121,7 +121,7 @@ class Lifting:
             keep.write_text("".join(f"{one}\n" for one in loose.short_constraints))
             words = ("pip", "install", "--python", made.program, "--upgrade-package", wish.name, "-c", keep, wish.name)
             self.uv.run(*words)
-            there = {one.name: one.version for one in distributions(site_packages(made.folder, made.python))}
+            there = {one.name: one.version for one in distributions(site_packages(made.folder))}
             version = there[canonicalize_name(wish.name)]
             if version in wish.specifier:
                 return Row(bound, version, "", None)
