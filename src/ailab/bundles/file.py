@@ -158,10 +158,6 @@ class Reader:
         assert content is not None, "a regular file"
         return content
 
-    def files_below(self, folder: str) -> list[str]:
-        """The files (no folders) below `folder`, named from there."""
-        return [one.name.removeprefix(f"{folder}/") for one in self._members if one.name.startswith(f"{folder}/")]
-
     def read(self, name: str) -> bytes:
         return self._content(self._tar.getmember(name)).read()
 

@@ -42,7 +42,6 @@ def init(
 
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
-    from ailab.lab import Lab
     from ailab.notebooks import seed
     from ailab.settings_file import default_document, settings_from
     from ailab.stacks import load_stack
@@ -60,5 +59,3 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
         settings_from(paths.settings, text)
         files.replace(paths.settings, text)
     seed(root / "notebooks", stack, language)
-    # With its state the lab has an owner: started as root, every other command becomes that account.
-    Lab.open(root).make_private_folders()
