@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BeforeValidator
@@ -12,8 +13,8 @@ from pydantic.fields import FieldInfo
 
 from ailab.cli.main import build_app
 from ailab.i18n import use_language
-from ailab.settings import Settings
-from ailab.settings_file import default_document
+from ailab.settings import Mount, Settings
+from ailab.settings_file import default_document, shown_default
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTICE = "<!-- Written by docs/generate.py. Do not edit: change the code or the script, and run it again. -->"
@@ -66,11 +67,19 @@ the lab goes on as it was. So is a key that does not exist.
 Five things to know:
 
 - `[resources]` limits a workspace from its next start: `down` and `up`, or in JupyterLab *File*, *Hub Control Panel*.
+  `memory` is a container's as a whole; without containers it is each process's own, and `shm` and `pids` do not apply.
 - `stacks` names files with [stacks of your own](../how-to/own-stack.md). It stands before the first table.
 - A path may be relative to the lab's folder, or start with `~`.
 - `[environment] gpu`: "auto" installs CUDA libraries where there is a GPU, "required" refuses to go on without one that
   computes. See [Compute on a GPU](../gpu.md).
 - A size is a text such as `"512m"`, `"8g"` or `"1.5 GiB"`, or a number of bytes. Units are powers of 1024.
+"""
+
+MOUNTS = """
+Folders of this machine that are in the lab, each by a name: `datasets = { path = "/mnt/data", read_only = true }`, or
+for the path alone `notebooks = "/home/ada/notebooks"`. Without containers a mount is a link in the lab's folder, and
+`read_only` is not enforced; in a container it is mounted at `/lab/NAME`. `notebooks`, `models` and `logs` are the lab's
+own folders unless they are named here. See [People's tasks in containers](../how-to/containers.md).
 """
 
 
@@ -139,16 +148,17 @@ def settings_reference() -> str:
     finally:
         use_language(None)
     parts = [NOTICE, SETTINGS_HEAD.strip(), "## Example", f"A new lab's file:\n\n```toml\n{example}\n```"]
-    tables = Settings.tables()
-    first = {key: field for key, field in Settings.model_fields.items() if key not in tables}
-    parts += ["## Before the tables", _settings_table(first)]
-    for section, model in tables.items():
+    parts += ["## Before the tables", _settings_table(Settings.heads())]
+    for section, model in Settings.tables().items():
         parts += [f"## [{section}]", _settings_table(model.model_fields)]
+    parts += ["## [mounts]", MOUNTS.strip(), _settings_table(Mount.model_fields)]
     return "\n\n".join(parts) + "\n"
 
 
 def _settings_table(fields: dict[str, FieldInfo]) -> str:
-    rows = [(f"`{key}`", _kind(field), _toml_default(field), field.description or "") for key, field in fields.items()]
+    rows = [
+        (f"`{key}`", _kind(field), _toml_default(key, field), field.description or "") for key, field in fields.items()
+    ]
     return _table(("key", "kind", "default", "meaning"), rows)
 
 
@@ -163,6 +173,10 @@ def _kind(field: FieldInfo) -> str:
         return " or ".join(f'`"{choice}"`' for choice in get_args(field.annotation))
     if get_origin(field.annotation) is list:
         return "list of texts"
+    if get_origin(field.annotation) in (Union, UnionType):
+        return '`"all"` or list of texts'
+    if field.annotation is bool:
+        return "`true` or `false`"
     if field.annotation is int:
         least = next(one.ge for one in field.metadata if hasattr(one, "ge"))
         most = next(one.le for one in field.metadata if hasattr(one, "le"))
@@ -170,9 +184,13 @@ def _kind(field: FieldInfo) -> str:
     return "text"
 
 
-def _toml_default(field: FieldInfo) -> str:
-    if _is_size(field) and field.default == 0:
-        return '`""`'
+def _toml_default(key: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if _is_size(field):
+        return f'`"{shown_default(key, field)}"`'
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f'`"{field.default}"`' if isinstance(field.default, str) else f"`{field.default}`"
 
 

@@ -21,7 +21,7 @@ from ailab.paths import LabPaths
 
 CHECKOUT = Path(__file__).parent.parent
 UP_SECONDS = 900
-_PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy")
+_PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy", "DOCKER_HOST")
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,35 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
-    "downloads", "files", "migrations",
+    "downloads", "files", "engine", "engine_gpus", "migrations", "dpkg",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles"}  # fmt: skip
 MAY_ALSO_USE = {
     "environments": {"stacks"},
     "bundles": {"environments"},
+    "images": {"environments"},
     "jobs": {"runtimes", "resources"},
     "models": {"runtimes", "resources"},
     "access": {"runtimes", "resources"},
 }
-WIRING = {"lab", "bringup", "provision", "preflight", "change", "bundling", "fingerprint", "checkup"}
-TOP = {"daemon", "portal", "cli"}
+WIRING = {
+    "lab",
+    "bringup",
+    "provision",
+    "preflight",
+    "change",
+    "bundling",
+    "imaging",
+    "bases",
+    "mounting",
+    "containers",
+    "standing",
+    "sharing",
+    "fingerprint",
+    "checkup",
+}
+TOP = {"daemon", "portal", "cli", "__main__"}
 # What a layer may import, besides itself.
 ALLOWED = {
     **{name: FOUNDATION for name in FOUNDATION},
@@ -33,9 +49,10 @@ ALLOWED = {
     "daemon": FOUNDATION | FEATURES | WIRING | {"portal"},
     "portal": FOUNDATION | FEATURES,
     "cli": FOUNDATION | FEATURES | WIRING | {"daemon"},
+    "__main__": {"cli"},
 }
 # Run on their own, by a Python that has no ailab: the shim, and TensorBoard's server.
-STANDALONE = {"runtimes/shim.py", "access/tensorboard_server.py"}
+STANDALONE = {"runtimes/shim.py", "access/tensorboard_server.py", "images/finish_layer.py"}
 LONGEST_FILE = 400
 
 

@@ -155,9 +155,10 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
 
 
 def _does_not_run(lab: Lab, task_id: str) -> AilabError:
-    log = lab.paths.tasks / task_id / "log"
     return AilabError(
-        _("{task} does not run.").format(task=task_id), remedy=_("Its log: {log}").format(log=log), detail=tail(log)
+        _("{task} does not run.").format(task=task_id),
+        remedy=_("Its log: {log}").format(log=lab.paths.tasks / task_id / "log"),
+        detail="\n".join(lab.runtime.logs(task_id, tail=_LOG_LINES)),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import platform
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ailab import __version__, bringup, files, provision
-from ailab.errors import Conflict, UsageError
+from ailab.environments.uv_errors import room
+from ailab.errors import Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths
@@ -40,7 +40,7 @@ def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str
     from ailab.bundles.file import Writer
 
     lab.make_private_folders()
-    own = _own_files(lab)
+    own = [*_LABS_OWN, *provision.own_stack_files(lab)]
     with bringup.one_at_a_time(lab, tell):
         generation = provision.ensure_environment(lab, step, tell)
         provision.ensure_tools(lab, step)
@@ -48,11 +48,11 @@ def create(lab: Lab, file: Path, sink: BinaryIO, step: Step, tell: Callable[[str
     # As wheels, an environment takes about half.
     needed_mb = generation.size_bytes // 2 // 10**6
     with _staging(lab.machine) as staging:
-        with _room(lab.machine.cache, needed_mb):
+        with room(lab.machine.cache, needed_mb):
             _fetch_wheels(lab, locked, generation, staging, step)
             with step(_("Copying the Pythons")):
                 _copy_pythons(Path(generation.interpreter), generation.python, staging)
-        with _room(file.absolute().parent, needed_mb), step(_("Writing the bundle")) as far:
+        with room(file.absolute().parent, needed_mb), step(_("Writing the bundle")) as far:
             writer = Writer(sink, far)
             for path, name in _sources():
                 writer.add(path, f"program/{name}")
@@ -92,7 +92,7 @@ def _fetch_wheels(lab: Lab, locked: Lock, generation: Generation, staging: Path,
     with step(_("Fetching the environment's packages")) as far:
         wheelhouse.fetch(locked.requirements(), generation.program, staging / "wheels", uv, far)
     with step(_("Fetching ailab's own packages")) as far:
-        control = (_checkout() / _CONTROL).read_text(encoding="utf-8")
+        control = (provision.checkout() / _CONTROL).read_text(encoding="utf-8")
         wheelhouse.fetch(control, own, staging / "control/wheels", uv, far)
         for name in tools.PYTHON_TOOLS:
             text = (tools.REQUIREMENTS / name).read_text(encoding="utf-8")
@@ -110,39 +110,13 @@ def _copy_pythons(interpreter: Path, version: str, staging: Path) -> None:
     portable.copy(tools.own_python(), staging / "control" / "pythons" / minor, libraries=True)
 
 
-def _checkout() -> Path:
-    """The folder with the launcher and its requirements: noted beside the control environment, or the checkout."""
-    noted = Path(sys.prefix, "share", "ailab")
-    return noted if noted.is_dir() else Path(__file__).parent.parent.parent
-
-
 def _sources() -> Iterator[tuple[Path, str]]:
     """What a checkout needs to be run, with its place in it."""
-    checkout = _checkout()
+    checkout = provision.checkout()
     yield checkout / "ailab", "ailab"
     for name in ("uv.txt", "control.txt"):
         yield checkout / "requirements" / name, f"requirements/{name}"
     yield Path(__file__).parent, "src/ailab"
-
-
-def _own_files(lab: Lab) -> list[str]:
-    """What is packed of the lab's folder; with the files of stacks of its own. Raises `UsageError` where one is
-    elsewhere: lab.toml's path to it would lead nowhere on another machine."""
-    from ailab.stacks import read_own
-
-    names = list(_LABS_OWN)
-    root = lab.paths.root.resolve()
-    for stack in read_own(lab.settings.stacks).values():
-        for file in (path.resolve() for path in stack.own_files):
-            if not file.is_relative_to(root):
-                raise UsageError(
-                    _("{file}, which the stack {stack} needs, is not in the lab's folder.").format(
-                        file=file, stack=stack.name
-                    ),
-                    remedy=_("Copy it there, and correct stacks in lab.toml."),
-                )
-            names.append(str(file.relative_to(root)))
-    return list(dict.fromkeys(names))
 
 
 def _describe(lab: Lab, locked: Lock, generation: Generation) -> Description:
@@ -167,7 +141,7 @@ def install(reader: Reader, root: Path, step: Step, tell: Callable[[str], None])
     machine = MachinePaths.from_environment(os.environ)
     _refuse_other_machine(reader.description)
     _refuse_other_lab(reader, root)
-    with _staging(machine) as staging, _room(machine.cache, reader.description.bytes // 10**6):
+    with _staging(machine) as staging, room(machine.cache, reader.description.bytes // 10**6):
         with step(_("Unpacking the bundle")) as far:
             reader.extract({name: staging / name for name in ("pythons", "wheels", "node_modules", "lab")}, far)
         _place(staging, machine, root)
@@ -248,16 +222,3 @@ def _staging(machine: MachinePaths) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="bundle-", dir=machine.cache) as folder:
             yield Path(folder)
-
-
-@contextmanager
-def _room(folder: Path, needed_mb: int) -> Iterator[None]:
-    """A full disk is told of as such: what is written goes to `folder`."""
-    from ailab.environments.uv_errors import disk_full
-
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(folder, needed_mb) from error
-        raise

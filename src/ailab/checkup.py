@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ailab
-from ailab import bringup, downloads, provision
+from ailab import bringup, downloads, engine, engine_gpus, provision
 from ailab.client import Client
 from ailab.doctor.facts import Daemon, Facts, Graphics, Probes
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import LabPaths, MachinePaths, default_lab
+from ailab.runtimes.container import TASK_LABEL
 from ailab.settings import Settings
 from ailab.settings_file import load_settings
 from ailab.waiting import TimedOut, wait_for
@@ -32,6 +33,9 @@ PYPI = "https://pypi.org/simple"
 NPM = "https://registry.npmjs.org"
 _ANSWER_SECONDS = 2.0
 _EVENTS = 50
+# A panic's trace is some hundred lines.
+_ENGINE_LOG_LINES = 1000
+_ENGINE_LOG_BYTES = 200_000
 # Whose versions a bug report shows, beside ailab's own.
 _SHOWN = ("jupyterhub", "jupyterlab", "fastapi", "pydantic", "sqlalchemy")
 
@@ -42,6 +46,7 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
     from packaging.requirements import Requirement
 
     from ailab.access import tools
+    from ailab.runtimes.registry import uses_engine
 
     machine = MachinePaths.from_environment(environ)
     lab = Lab(LabPaths(root or default_lab(environ)), machine, _settings(root))
@@ -65,6 +70,7 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
         temporary=Path(tempfile.gettempdir()),
         lacks_environment=environments is None,
         lacks_tools=tools.missing(machine),
+        needs_engine=uses_engine(lab.settings.lab.runtime),
         probes=probes_of(lab, stack),
     )
 
@@ -83,7 +89,32 @@ def probes_of(lab: Lab, stack: Stack) -> Probes:
         running=lambda: _running(lab),
         halves=lambda: halves.find_halves(generations),
         remove_halves=lambda: halves.remove_halves(generations),
+        engine=_engine,
+        engine_log=_engine_log,
+        engine_gpus=lambda: engine_gpus.means(_engine()),
+        lost_gpus=lambda: engine_gpus.lost(engine.connect(_ANSWER_SECONDS), TASK_LABEL),
     )
+
+
+def _engine() -> dict[str, Any]:
+    client = engine.connect(_ANSWER_SECONDS)
+    with engine.told():
+        return dict(client.info())
+
+
+def _engine_log() -> str:
+    """The end of Docker Engine's log: systemd keeps it, or a file of Debian's start script."""
+    from ailab import command
+
+    try:
+        words = ["journalctl", "--unit", "docker", "--lines", str(_ENGINE_LOG_LINES), "--output", "cat", "--no-pager"]
+        kept = command.run(words, timeout=_ANSWER_SECONDS, check=False).stdout
+    except AilabError:
+        kept = ""
+    try:
+        return kept or Path("/var/log/docker.log").read_text(encoding="utf-8", errors="replace")[-_ENGINE_LOG_BYTES:]
+    except OSError:
+        return ""
 
 
 def _settings(root: Path | None) -> Settings:

@@ -68,16 +68,17 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
     on_line: Callable[[str], None] | None = None,
+    merged: bool = False,
     check: bool = True,
     keep_open: Sequence[int] = (),
 ) -> Finished:
     """Run a program to its end and return what it printed.
 
     `timeout` is in seconds; past it the program's whole process group is killed. `env` replaces the environment. With
-    `on_line`, each line of standard error is handed over as it comes (progress). With `check`, a status other than 0
-    raises `CommandFailed`; a missing program and a timeout always do. The program inherits the file descriptors
-    `keep_open`: a lock (flock) on one of them is held until the program ends, even when we are killed. Ctrl-C ends the
-    program before it is passed on.
+    `on_line`, each line of standard error is handed over as it comes (progress); with `merged`, of standard output too,
+    and all that it printed is `stdout`. With `check`, a status other than 0 raises `CommandFailed`; a missing program
+    and a timeout always do. The program inherits the file descriptors `keep_open`: a lock (flock) on one of them is
+    held until the program ends, even when we are killed. Ctrl-C ends the program before it is passed on.
     """
     words = tuple(str(word) for word in argv)
     try:
@@ -87,7 +88,7 @@ def run(
             cwd=cwd,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
@@ -116,14 +117,17 @@ def _communicate(
     process: subprocess.Popen[str], stdin: str | None, timeout: float, on_line: Callable[[str], None] | None
 ) -> tuple[str, str]:
     if on_line is None:
-        return process.communicate(stdin, timeout=timeout)
-    assert process.stdout is not None and process.stderr is not None
+        stdout, stderr = process.communicate(stdin, timeout=timeout)
+        return stdout, stderr or ""
+    assert process.stdout is not None
     lines: list[str] = []
     out: list[str] = []
     readers = [
-        threading.Thread(target=_read_lines, args=(process.stderr, lines, on_line), daemon=True),
-        threading.Thread(target=lambda stream: out.append(stream.read()), args=(process.stdout,), daemon=True),
+        threading.Thread(target=_read_lines, args=(process.stderr or process.stdout, lines, on_line), daemon=True)
     ]
+    if process.stderr is not None:
+        quiet = threading.Thread(target=lambda stream: out.append(stream.read()), args=(process.stdout,), daemon=True)
+        readers.append(quiet)
     for reader in readers:
         reader.start()
     if stdin is not None and process.stdin is not None:
@@ -132,7 +136,7 @@ def _communicate(
     process.wait(timeout)
     for reader in readers:
         reader.join(5)
-    return "".join(out), "".join(lines)
+    return ("".join(out), "".join(lines)) if process.stderr is not None else ("".join(lines), "")
 
 
 def _read_lines(stream: IO[str], lines: list[str], on_line: Callable[[str], None]) -> None:
@@ -153,6 +157,19 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
             continue
         else:
             break
+
+
+def start_at_terminal(
+    argv: Sequence[str | Path], terminal: int, *, env: Mapping[str, str], cwd: Path
+) -> subprocess.Popen[bytes]:
+    """Start a program with the terminal open at the descriptor `terminal` as its own, in a session of its own."""
+    words = [str(word) for word in argv]
+    try:
+        # In the child, before the program: what login(1) does. No thread of ours holds what it would need.
+        return subprocess.Popen(words, env=dict(env), cwd=cwd, preexec_fn=lambda: os.login_tty(terminal))
+    except OSError as error:
+        message = _("Cannot run {program}: {reason}.").format(program=words[0], reason=error.strerror)
+        raise CommandFailed(message, finished=Finished(tuple(words), 127, "", "")) from error
 
 
 def start_detached(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, insert, select
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
-from ailab.store import Store
-from ailab.store import events as table
+    from ailab.store import Store
 
 
 def now() -> str:
@@ -27,12 +27,20 @@ def record(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Write one event in the transaction of the change that it tells of. `detail` must hold no secret."""
+    from sqlalchemy import insert
+
+    from ailab.store import events as table
+
     values = {"at": now(), "actor": actor, "kind": kind, "subject": subject, "before": before, "after": after}
     connection.execute(insert(table).values(**values, detail=detail or {}))
 
 
 def newest(store: Store, limit: int) -> list[dict[str, Any]]:
     """The last `limit` events, newest first."""
+    from sqlalchemy import select
+
+    from ailab.store import events as table
+
     with store.engine.connect() as connection:
         rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(limit)).mappings()
         return [dict(row) for row in rows]

@@ -15,6 +15,11 @@ from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
 SETTINGS_NAME = "lab.toml"
+# In an image: AILAB_HOME, which nothing writes to, and the lab.
+IMAGE_HOME = Path("/opt/ailab")
+IMAGE_LAB = Path("/lab")
+# The folders of a lab that everybody in it works with.
+SHARED_FOLDERS = ("notebooks", "models", "logs")
 # A unix socket's path holds 107 bytes; the longest of ours is jupyter/kernel-<uuid>-ipc-5 in the run folder.
 _LONGEST_RUN_FOLDER = 45
 # URLs of sockets (http+unix://) pass through parsers that lower the case of a host.
@@ -71,6 +76,11 @@ class MachinePaths:
     @property
     def tools(self) -> Path:
         return self.home / "tools"
+
+    @property
+    def image(self) -> Path:
+        """Says that this is the inside of an image, and of which: nothing in it is built or changed."""
+        return self.home / "image.json"
 
     @property
     def account_folders(self) -> tuple[Path, ...]:
@@ -131,9 +141,19 @@ class LabPaths:
         return self.environment / "current"
 
     @property
+    def given(self) -> Path:
+        """What an image that the lab was made from says of its environment, which is nowhere on this machine."""
+        return self.environment / "image"
+
+    @property
     def pending_change(self) -> Path:
         """The journal of a change of lab.toml, lab.lock and `current`; there only while one is under way."""
         return self.environment / "change.json"
+
+    @property
+    def pushed(self) -> Path:
+        """A line for each image that was pushed from this lab."""
+        return self.state / "pushed.jsonl"
 
     @property
     def run(self) -> Path:
@@ -143,6 +163,16 @@ class LabPaths:
             return inside
         digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
         return Path("/tmp") / f"ailab-{os.geteuid()}-{digest}"  # noqa: S108  checked by private_folder
+
+    @property
+    def hub_socket(self) -> Path:
+        """In a folder that holds nothing else, so that a container can be given it without the other sockets."""
+        return self.run / "hub" / "hub.sock"
+
+    @property
+    def workspaces(self) -> Path:
+        """What a person's container keeps for itself, a folder a person; there only where workspaces are containers."""
+        return self.state / "workspaces"
 
     @property
     def daemon_socket(self) -> Path:

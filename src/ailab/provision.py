@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ailab import preflight
@@ -80,6 +82,10 @@ def ensure_environment(
     from ailab.environments import lock
     from ailab.environments.labs import Labs
 
+    if lab.machine.image.exists():
+        return preflight.ensure_gpu(lab, _of_image(lab), lab_stack(lab), tell, new=False)
+    if not again and (given := given_environment(lab)) is not None:
+        return given
     stack, wish = lab_stack(lab), wish_of(lab)
     with_cuda = preflight.wants_cuda(lab, stack, tell)
     current = lab.generations.current()
@@ -100,6 +106,25 @@ def ensure_environment(
         far(_("written") if written else _("unchanged"))
     built = build(lab, known, interpreter, step, tell, with_cuda=with_cuda, again=again)
     return lab.generations.use(built.id, who=account_name(), why="lab.toml", wish=wish)
+
+
+def given_environment(lab: Lab) -> Generation | None:
+    """The environment in the image that the lab was made from, while it is in use and lab.toml asks for it; it is not
+    on this machine. None for every other lab."""
+    from ailab.environments import lock
+
+    current, known = lab.generations.current(), lock.read_lock(lab.paths.lock)
+    if current is None or known is None or Path(current.folder) != lab.paths.given.resolve():
+        return None
+    wished = known.inputs == lock.inputs_of(lab_stack(lab), lab.settings.environment.packages)
+    return current if wished and current.lock in (known.digest(), known.with_cuda().digest()) else None
+
+
+def _of_image(lab: Lab) -> Generation:
+    """The environment of the image that the lab runs in, which is what it is."""
+    generation = lab.generations.current()
+    assert generation is not None, "a container's start has linked it"
+    return generation
 
 
 def uv_of(lab: Lab) -> Uv:
@@ -176,3 +201,29 @@ def ensure_tools(lab: Lab, step: Step) -> Tools:
     uv = uv_of(lab)
     with step(_("Installing the proxy and TensorBoard")):
         return tools.install(lab.machine, uv, uv.environment())
+
+
+def checkout() -> Path:
+    """The folder with the launcher and its requirements: noted beside the control environment, or the checkout."""
+    noted = Path(sys.prefix, "share", "ailab")
+    return noted if noted.is_dir() else Path(__file__).parent.parent.parent
+
+
+def own_stack_files(lab: Lab) -> list[str]:
+    """The files of the lab's own stacks, relative to its folder. Raises `UsageError` where one is elsewhere: lab.toml's
+    path to it would lead nowhere on another machine."""
+    from ailab.stacks import read_own
+
+    names = []
+    root = lab.paths.root.resolve()
+    for stack in read_own(lab.settings.stacks).values():
+        for file in (path.resolve() for path in stack.own_files):
+            if not file.is_relative_to(root):
+                raise UsageError(
+                    _("{file}, which the stack {stack} needs, is not in the lab's folder.").format(
+                        file=file, stack=stack.name
+                    ),
+                    remedy=_("Copy it there, and correct stacks in lab.toml."),
+                )
+            names.append(str(file.relative_to(root)))
+    return list(dict.fromkeys(names))

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.fields import FieldInfo
 
 GIB = 1024**3
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -41,6 +42,10 @@ Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,62}$")]
 # One line, nothing that would end a line in a requirements file or start an option of the tool it is handed to.
 Requirement = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][^\r\n\x00]{0,300}$")]
+# One folder, not hidden, and none of the lab's own files: those have a dot.
+MountName = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w-]{0,62}$")]
+# As Debian Policy has it, 5.6.1.
+DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=200)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\r\n\x00]*$", max_length=4096)]
 
 
@@ -50,7 +55,9 @@ class Section(BaseModel):
 
 class LabSection(Section):
     name: Name = Field("lab", description="What people call the lab.")
-    runtime: Literal["process"] = Field("process", description="What runs the lab's tasks.")
+    runtime: Literal["process", "docker"] = Field(
+        "process", description="What runs people's tasks: processes of this machine, or containers of its engine."
+    )
     language: Literal["en", "zh"] = Field("en", description="The language of the portal and the notebooks.")
 
 
@@ -60,6 +67,7 @@ class EnvironmentSection(Section):
         "", description='A Python version ("3.10") or the path of an interpreter; empty: the best found.'
     )
     packages: list[Requirement] = Field([], description="What you want beside the stack, as pip would name it.")
+    system: list[DebianPackage] = Field([], description='Debian packages that an image has: ["graphviz"].')
     gpu: Literal["auto", "off", "required"] = Field("auto", description="Whether CUDA libraries are installed.")
 
 
@@ -67,9 +75,26 @@ class ResourcesSection(Section):
     cpus: Annotated[int, Field(ge=0, le=4096, strict=True)] = Field(
         0, description="How many CPUs a workspace may use; 0: all of them."
     )
-    memory: OptionalSize = Field(
-        0, description='The most memory one process of a workspace may take: "8g"; empty: all.'
+    memory: OptionalSize = Field(0, description='The most memory a workspace may take: "8g"; empty: all.')
+    shm: Size = Field(2 * GIB, description="Shared memory of a container (/dev/shm), which data loaders use.")
+    pids: Annotated[int, Field(ge=64, le=4194304, strict=True)] = Field(
+        4096, description="The most processes and threads in a container."
     )
+    gpus: Literal["all"] | list[Text] = Field(
+        "all", description='The GPUs that a workspace may use: "all", or a list of their numbers or ids: ["0"].'
+    )
+
+
+class Mount(Section):
+    """A folder of this machine that is in the lab by a name of its own."""
+
+    path: Text = Field(min_length=1, description="The folder.")
+    read_only: bool = Field(False, description="Whether nothing in the lab may write to it.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: object) -> object:
+        return {"path": value} if isinstance(value, str) else value
 
 
 class AccessSection(Section):
@@ -79,10 +104,18 @@ class AccessSection(Section):
     port: Port = Field(8888, description="The one web port.")
 
 
+class ImageSection(Section):
+    base: Text = Field(
+        "", description='What it stands on: "debian:bookworm-slim" (or "bootstrap"); empty: what is had.'
+    )
+    registry: Text = Field("", description='Where images are pushed: "host:5000/team".')
+
+
 class MirrorsSection(Section):
     pypi: Text = Field("", description="A PyPI mirror's simple index.")
     python: Text = Field("", description="A mirror of python-build-standalone's releases.")
     npm: Text = Field("", description="An npm registry.")
+    apt: Text = Field("", description="A Debian mirror, for images.")
     ca_bundle: Text = Field("", description="A PEM file with the certificate authorities to trust.")
     proxy: Text = Field("", description="An HTTP proxy for all downloads.")
 
@@ -94,7 +127,9 @@ class Settings(Section):
     lab: LabSection = LabSection()
     environment: EnvironmentSection = EnvironmentSection()
     resources: ResourcesSection = ResourcesSection()
+    mounts: dict[MountName, Mount] = Field({}, description="Folders of this machine that are in the lab, by name.")
     access: AccessSection = AccessSection()
+    image: ImageSection = ImageSection()
     mirrors: MirrorsSection = MirrorsSection()
 
     def located(self, lab: Path) -> Settings:
@@ -105,7 +140,14 @@ class Settings(Section):
         if mirrors.ca_bundle:
             mirrors = mirrors.model_copy(update={"ca_bundle": _absolute(lab, mirrors.ca_bundle)})
         stacks = [_absolute(lab, file) for file in self.stacks]
-        return self.model_copy(update={"stacks": stacks, "environment": environment, "mirrors": mirrors})
+        mounts = {name: one.model_copy(update={"path": _absolute(lab, one.path)}) for name, one in self.mounts.items()}
+        located = {"stacks": stacks, "environment": environment, "mirrors": mirrors, "mounts": mounts}
+        return self.model_copy(update=located)
+
+    @classmethod
+    def heads(cls) -> dict[str, FieldInfo]:
+        """The keys that stand before the first table."""
+        return {name: field for name, field in cls.model_fields.items() if name not in (*cls.tables(), "mounts")}
 
     @classmethod
     def tables(cls) -> dict[str, type[BaseModel]]:

@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,12 +15,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from ailab import files
 from ailab.errors import UsageError
 from ailab.i18n import _
-from ailab.settings import Settings
+from ailab.settings import GIB, Settings
 
 Model = TypeVar("Model", bound=BaseModel)
+_SIZES = ("memory", "shm")
+_BEFORE_MOUNTS = "access"
 _LARGEST_FILE = 1024 * 1024
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\"'. -]+?)\s*\]")
-_KEY = re.compile(r"\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*[=.]")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]")
 
 
 class SettingsError(UsageError):
@@ -134,10 +136,14 @@ def _refusal(model: type[BaseModel], path: Path, text: str, error: ErrorDetails)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
+    named = False
     for part in location[:-1]:
-        if isinstance(part, int):
+        # A place in a list, and a name that the person has chosen in a table of tables.
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = model.model_fields.get(part)
+        named = field is not None and get_origin(field.annotation) is dict
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
         inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inner:
@@ -149,7 +155,7 @@ def _known_keys(model: type[BaseModel], location: tuple[str | int, ...]) -> list
 def _nearest(model: type[BaseModel], location: tuple[str | int, ...]) -> str:
     known = _known_keys(model, location)
     name = str(location[-1])
-    if model is Settings and name in model.model_fields and name not in Settings.tables():
+    if model is Settings and name in Settings.heads():
         return _("It stands before the first table.")
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
@@ -188,6 +194,8 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
             return problem, _('Write a size as "512m", "8g" or "1.5 GiB".')
         case "string_pattern_mismatch" if location[-1] == "bind":
             return problem, _('Write an address: bind = "127.0.0.1", or "0.0.0.0" for all.')
+        case "string_pattern_mismatch" if location[0] == "mounts":
+            return problem, _("A mount's name has letters, digits, dashes and underscores, and starts with a letter.")
         case "string_pattern_mismatch" if location[-1] == "name":
             return problem, _("A name has letters, digits, spaces, dots and dashes, at most 63.")
         case _:
@@ -199,15 +207,29 @@ def default_document(*, name: str, language: str, stack: str, port: int) -> str:
     chosen: dict[tuple[str, str], object] = {("lab", "name"): name, ("lab", "language"): language}
     chosen |= {("environment", "stack"): stack, ("access", "port"): port}
     lines = [_("# A lab's settings. `ailab up` applies what you change here."), ""]
-    tables = Settings.tables()
-    first = {key: field for key, field in Settings.model_fields.items() if key not in tables}
-    lines += [*(_setting(key, field, field.default) for key, field in first.items()), ""]
-    for section, model in tables.items():
+    lines += [*(_setting(key, field, field.default) for key, field in Settings.heads().items()), ""]
+    for section, model in Settings.tables().items():
+        if section == _BEFORE_MOUNTS:
+            lines += _mounts()
         lines.append(f"[{section}]")
         for key, field in model.model_fields.items():
-            lines.append(_setting(key, field, chosen.get((section, key), "" if key == "memory" else field.default)))
+            lines.append(_setting(key, field, chosen.get((section, key), shown_default(key, field))))
         lines.append("")
     return "\n".join(lines)
+
+
+def shown_default(key: str, field: FieldInfo) -> object:
+    """A default as a person would write it: sizes with their unit, no limit as an empty text."""
+    if key not in _SIZES:
+        return field.default
+    return f"{field.default // GIB}g" if field.default else ""
+
+
+def _mounts() -> list[str]:
+    """The table that a new lab has nothing in, with examples."""
+    description = _(Settings.model_fields["mounts"].description or "")
+    examples = ['datasets = { path = "/mnt/data", read_only = true }', 'notebooks = "/home/ada/notebooks"']
+    return [f"{'[mounts]':<36}# {description}", *(f"# {example}" for example in examples), ""]
 
 
 def _setting(key: str, field: FieldInfo, value: object) -> str:

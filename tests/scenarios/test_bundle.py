@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import UP_SECONDS, CommandLine, free_port, made_lab, plain_environment, reachable_folder
 
-NAMESPACE = "ailabnone"
+NAMESPACE = f"ailab{os.getpid()}"
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.tensorflow,

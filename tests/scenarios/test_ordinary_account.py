@@ -73,3 +73,14 @@ def test_down_leaves_nothing_running(theirs: CommandLine) -> None:
     wait_for(lambda: not processes_of(theirs), timeout=5, what="the last process to be gone")
     mine = [process for process in psutil.process_iter() if process.username() == NAME]
     assert [process for process in mine if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_the_launcher_keeps_the_ailab_that_it_runs(theirs: CommandLine) -> None:
+    """Somebody goes back to a checkout whose ailab was installed before three others: only the rest may go."""
+    control = theirs.program.parent.parent / ".local/share/ailab/control"
+    for number in range(3):
+        (control / str(number)).mkdir()
+    (control / "current/.source").write_text("/another/checkout")
+    used = (control / "current").resolve()
+    assert theirs.bare("--version", cwd="/").stdout and used.is_dir()
+    assert (control / "current/.source").read_text() == str(theirs.program.parent)

@@ -13,6 +13,7 @@ import pytest
 import websocket
 from browser import first_visit, needs_chromium
 from conftest import CHECKOUT, UP_SECONDS, CommandLine
+from engines import needs_engine
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.gateway.managers import GatewayKernelManager
 from nbclient import NotebookClient
@@ -42,17 +43,35 @@ def test_a_browser_sees_tensorflow_2_9(tensorflow_up: tuple[CommandLine, Any]) -
     first_visit(document["url"], login["user"], login["password"], VERSION_CELL, "'2.9.", "tensorflow")
 
 
+def commands(readme: str) -> tuple[list[str], list[str]]:
+    """What README has one type, without and with a container engine, in its order."""
+    lines = [line.removeprefix("$ ./ailab ") for block in blocks(readme, "console") for line in block.splitlines()]
+    plain = [line for line in lines if not line.startswith("image ")]
+    return plain, lines[len(plain) :]
+
+
+def typed(lab: CommandLine, words: list[str]) -> dict[str, str]:
+    return {line: lab.bare(*line.split(), cwd=lab.lab, timeout=UP_SECONDS).stdout for line in words}
+
+
 @pytest.mark.parametrize("readme", READMES)
 def test_the_commands_of_the_readme_do_what_it_says(tensorflow: CommandLine, readme: str) -> None:
-    commands = [line.removeprefix("$ ./ailab ") for block in blocks(readme, "console") for line in block.splitlines()]
-    assert commands[0] == "up" and commands[-1] == "down" and len(commands) >= 5
-    said = {
-        command: tensorflow.bare(*command.split(), cwd=tensorflow.lab, timeout=UP_SECONDS).stdout
-        for command in commands
-    }
+    plain, _images = commands(readme)
+    assert plain[0] == "up" and plain[-1] == "down" and len(plain) >= 5
+    said = typed(tensorflow, plain)
     assert "http://127.0.0.1:" in said["up"] and "2.9." in said["up"]
     assert "TensorFlow 2.9." in said["verify"] and "[[1. 3.]\n [3. 7.]]" in said["verify"]
     assert "/hub/login-link?code=" in said["open --no-browser"]
+
+
+@pytest.mark.docker
+@needs_engine
+@pytest.mark.parametrize("readme", READMES)
+def test_the_image_commands_of_the_readme_do_what_it_says(tensorflow: CommandLine, readme: str) -> None:
+    _plain, images = commands(readme)
+    assert images == ["image build", "image run-command"]
+    said = typed(tensorflow, images)
+    assert said["image run-command"].startswith("docker run ") and " --read-only" in said["image run-command"]
 
 
 @pytest.mark.parametrize("readme", READMES)

@@ -83,8 +83,8 @@ def test_a_stack_elsewhere_is_refused_and_one_in_the_lab_is_packed(small: tuple[
     settings = lab.paths.settings.read_text()
     lab.paths.settings.write_text('stacks = ["../elsewhere.toml"]\n' + settings)
     with pytest.raises(UsageError, match=r"elsewhere\.toml"):
-        bundling._own_files(opened(lab.paths.root))
+        provision.own_stack_files(opened(lab.paths.root))
     (lab.paths.root / "stacks").mkdir()
     (lab.paths.root / "stacks/ours.toml").write_text(text)
     lab.paths.settings.write_text('stacks = ["stacks/ours.toml"]\n' + settings)
-    assert bundling._own_files(opened(lab.paths.root))[-1] == "stacks/ours.toml"
+    assert provision.own_stack_files(opened(lab.paths.root))[-1] == "stacks/ours.toml"

@@ -20,6 +20,8 @@ from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError
 from ailab.paths import LabPaths, MachinePaths
+from ailab.runtimes.base import TaskKind
+from ailab.runtimes.process import ProcessRuntime
 from ailab.settings import MirrorsSection, Settings
 from ailab.stacks import load_stack
 
@@ -54,7 +56,7 @@ def node(machine_home: Path) -> Path:
     machine = MachinePaths(machine_home)
     found = tools.system_node() or tools._wheel_node(machine)
     if found is None:
-        tools._environment(tools._node_folder(machine), "node.txt", Uv(machine, MirrorsSection()).run)
+        tools._environment(tools.node_folder(machine), "node.txt", Uv(machine, MirrorsSection()).run)
         found = tools._wheel_node(machine)
     assert found is not None
     return found
@@ -81,7 +83,9 @@ def use(
         tools._install_proxy(machine, node, environment)
 
     def pip(mirrors: MirrorsSection) -> None:
-        spec = workspace_spec(Settings(mirrors=mirrors), LabPaths(tmp_path / "lab"), "ada", 8000, {})
+        lab = LabPaths(tmp_path / "lab")
+        site = ProcessRuntime(lab.tasks).site(TaskKind.workspace, lab)
+        spec = workspace_spec(Settings(mirrors=mirrors), lab, site, "ada", 8000, {})
         words = [generation.program, "-m", "pip", "install", "--retries", "0", "--target", tmp_path / "target", PACKAGE]
         # Without this machine's own settings of pip, which would add to it.
         command.run(words, timeout=SECONDS, env=spec.environment | {"PIP_CONFIG_FILE": os.devnull})

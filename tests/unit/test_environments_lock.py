@@ -196,7 +196,13 @@ def test_a_stack_without_a_tested_lock_gets_its_cuda_group_resolved(tmp_path: Pa
     assert lock.read_lock(tmp_path / "lab.lock") == made
 
 
-IMAGE = Image("sha256:" + "a" * 64, {"libgl1": "1.6.0-1", "libstdc++6": "12.2.0-14+deb12u1"})
+IMAGE = Image(
+    "sha256:" + "a" * 64,
+    {"libgl1": "1.6.0-1", "libstdc++6": "12.2.0-14+deb12u1"},
+    "host:5000/debian:12",
+    ("tini",),
+    {"tini": "0.19.0-1"},
+)
 
 
 def test_what_images_are_made_on_is_kept_by_every_change_of_the_packages(tmp_path: Path, uv: Uv) -> None:

@@ -19,12 +19,17 @@ SERVER_SECONDS = 120.0
 
 def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One request to the hub's API over its socket, as the lab's own service: status and decoded answer."""
-    return _call(UnixConnection(lab.run / "hub.sock", timeout=30), lab, method, f"/hub/api{path}", body)
+    return _call(UnixConnection(lab.hub_socket, timeout=30), lab, method, f"/hub/api{path}", body)
 
 
 def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One request through the public door, as the lab's own service: status and decoded answer."""
     return _call(http.client.HTTPConnection(*web, timeout=60), lab, method, path, body)
+
+
+def server_call(lab: LabPaths, address: str, method: str, path: str) -> tuple[int, Any]:
+    """One request to a person's server itself, at `address` (host:port), as the lab's own service."""
+    return _call(http.client.HTTPConnection(address, timeout=10), lab, method, path, None)
 
 
 def headers(lab: LabPaths) -> dict[str, str]:

@@ -18,7 +18,7 @@ SERVICE = "ailab"
 
 def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
     """Class -> trait -> value."""
-    hub = socket_url(lab.run / "hub.sock")
+    hub = socket_url(lab.hub_socket)
     service = {
         "name": SERVICE,
         "api_token": environ["AILAB_SERVICE_TOKEN"],

@@ -50,7 +50,16 @@ def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: s
 
     host = f"[{web[0]}]" if ":" in web[0] else web[0]
     address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
-    with connect(address, additional_headers=headers(lab), max_size=None, proxy=None) as socket:
+    try:
+        socket = connect(
+            address, additional_headers=headers(lab), max_size=None, proxy=None, open_timeout=START_SECONDS
+        )
+    except TimeoutError:
+        raise AilabError(
+            _("The lab's kernel did not start."),
+            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
+        ) from None
+    with socket:
         _wait_until_it_listens(socket)
         return _execute(socket, code)
 

@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ailab import __version__, downloads
 from ailab.access.tools import Tools
 from ailab.paths import LabPaths
-from ailab.runtimes.base import TaskKind, TaskSpec
+from ailab.runtimes.base import Site, TaskKind, TaskSpec
 from ailab.settings import Settings
 
 PORTAL_PREFIX = "/services/ailab/"
+# Where the hub has its server listen.
+_LISTENS = "JUPYTERHUB_SERVICE_URL"
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
@@ -38,7 +40,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
         "--api-socket",
         str(lab.run / "proxy-api.sock"),
         "--error-target",
-        f"{socket_url(lab.run / 'hub.sock')}/hub/error",
+        f"{socket_url(lab.hub_socket)}/hub/error",
     ]
     hub = base | {
         "AILAB_LAB": str(lab.root),
@@ -71,7 +73,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             command=(sys.executable, "-P", "-m", "ailab.access.hub", "--config", str(config)),
             environment=hub,
             cwd=folder,
-            ports=(str(lab.run / "hub.sock"),),
+            ports=(str(lab.hub_socket),),
         ),
         TaskSpec(
             id="tensorboard",
@@ -86,33 +88,48 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
     ]
 
 
-def workspace_spec(settings: Settings, lab: LabPaths, user: str, port: int, variables: Mapping[str, str]) -> TaskSpec:
-    """A person's Jupyter server. Of `variables` it gets those that the hub makes for it (its address, a token)."""
-    here = Path(__file__).parent
-    defaults = [str(here / "jupyterlab" / name) for name in (settings.lab.language, "all")]
+def workspace_spec(
+    settings: Settings, lab: LabPaths, site: Site, user: str, port: int, variables: Mapping[str, str]
+) -> TaskSpec:
+    """A person's Jupyter server, to run at `site`. Of `variables` it gets those that the hub makes for it: addresses,
+    which become those that hold there, and a token."""
+    there = site.lab
     ours = {
-        "AILAB_LAB": str(lab.root),
-        "JUPYTER_PATH": str(lab.state / "jupyter"),
-        "JUPYTER_DATA_DIR": str(lab.state / "jupyter-data"),
-        "JUPYTER_CONFIG_DIR": str(lab.state / "jupyter-config"),
-        # Other defaults than JupyterLab's own: no questions about news, and the lab's language.
-        "JUPYTER_CONFIG_PATH": os.pathsep.join(defaults),
-        "JUPYTER_RUNTIME_DIR": str(lab.run / "kernels"),
-        "JUPYTERHUB_ROOT_DIR": str(lab.root),
-        "AILAB_LOGS": str(lab.logs),
-        "AILAB_MODELS": str(lab.root / "models"),
+        "AILAB_LAB": str(there.root),
+        "AILAB_LANGUAGE": settings.lab.language,
+        "JUPYTER_PATH": str(there.state / "jupyter"),
+        "JUPYTER_DATA_DIR": str(there.state / "jupyter-data"),
+        "JUPYTER_CONFIG_DIR": str(there.state / "jupyter-config"),
+        "JUPYTER_RUNTIME_DIR": str(there.run / "kernels"),
+        "JUPYTERHUB_ROOT_DIR": str(there.root),
+        "AILAB_LOGS": str(there.logs),
+        "AILAB_MODELS": str(there.root / "models"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
-    hubs = {name: value for name, value in variables.items() if name.startswith(_HUBS)}
+    # With the way to downloads: `pip install` in a notebook or a terminal goes where ailab's own go.
+    environment = base_environment(os.environ) | downloads.variables(settings.mirrors, os.environ)
+    resources = settings.resources
     return TaskSpec(
         id=f"workspace-{user}",
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
-        command=(sys.executable, "-P", "-m", "ailab.access.workspace", f"--config={here / 'workspace_config.py'}"),
-        # With the way to downloads: `pip install` in a notebook or a terminal goes where ailab's own go.
-        environment=base_environment(os.environ) | downloads.variables(settings.mirrors, os.environ) | hubs | ours,
-        cwd=str(lab.root),
+        command=(site.python, "-P", "-m", "ailab.access.workspace"),
+        environment=environment | _hubs_variables(variables, lab, site) | ours,
+        cwd=str(there.root),
         ports=(port,),
-        cpus=settings.resources.cpus,
-        memory_bytes=settings.resources.memory,
+        cpus=resources.cpus,
+        memory_bytes=resources.memory,
+        shm_bytes=resources.shm,
+        pids=resources.pids,
+        gpus=None if resources.gpus == "all" else tuple(resources.gpus),
     )
+
+
+def _hubs_variables(variables: Mapping[str, str], lab: LabPaths, site: Site) -> dict[str, str]:
+    """What the hub has made for a server beside it, as it holds for one at `site`."""
+    socket, there = socket_url(lab.hub_socket), socket_url(site.lab.hub_socket)
+    moved = {name: value.replace(socket, there) for name, value in variables.items() if name.startswith(_HUBS)}
+    if _LISTENS in moved:
+        address = urlsplit(moved[_LISTENS])
+        moved[_LISTENS] = address._replace(netloc=f"{site.listen}:{address.port}").geturl()
+    return moved

@@ -6,20 +6,23 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from jupyterhub.spawner import Spawner
+from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import random_port
 from traitlets import Unicode
 
 from ailab.client import Client
-from ailab.errors import NotFound, NotRunning
+from ailab.errors import AilabError, NotFound, NotRunning
 from ailab.paths import LabPaths
 from ailab.waiting import TimedOut, wait_for_async
+
+_ANSWER_SECONDS = 5.0
 
 
 class LabSpawner(Spawner):
     """A workspace is a task that the daemon keeps running: with the same port and token after a crash or a reboot."""
 
     has_listened = False
+    address = ""
     lab_root = Unicode(config=True, help="The lab's folder.")
 
     @property
@@ -37,20 +40,29 @@ class LabSpawner(Spawner):
         self.ip = "127.0.0.1"
         self.port: int = self.port or random_port()
         workspace = {"user": self.user.name, "port": self.port, "variables": self.get_env()}
-        await self.call("POST", "/api/workspaces", workspace)
+        try:
+            task = await self.call("POST", "/api/workspaces", workspace)
+        except AilabError as refused:
+            text = f"{refused.message} {refused.remedy}".strip()
+            raise SpawnException(text, reason="refused", status_code=refused.http_status) from refused
+        self.address = task["address"]
         await self.wait_until_it_listens()
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}"
 
     async def wait_until_it_listens(self) -> None:
         """Wait in short steps: the hub's own look at a new server comes at growing intervals, seconds too late."""
+        host, _colon, port = self.address.rpartition(":")
 
         async def listens() -> bool:
+            # A container's port takes connections before anything listens inside, and drops them.
             try:
-                _reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(b"GET /robots.txt HTTP/1.0\r\n\r\n")
+                answered = await asyncio.wait_for(reader.read(1), _ANSWER_SECONDS)
+                writer.close()
+            except (OSError, TimeoutError):
                 return False
-            writer.close()
-            return True
+            return bool(answered)
 
         self.has_listened = True
         await wait_for_async(listens, timeout=self.start_timeout, what=self.task_id, first=0.05, last=0.1)
@@ -65,8 +77,12 @@ class LabSpawner(Spawner):
             return None
         if not task["wanted"]:
             return task["exit_status"] or 0
+        if self.address and task["address"] not in (None, self.address):
+            # Its port was taken while it was down, so the hub's route leads nowhere: to be started anew.
+            return 0
         if not self.has_listened:
             # A hub that has just started: the workspace may be starting beside it.
+            self.address = task["address"] or self.address
             await self.wait_until_it_listens()
         return None
 
@@ -74,11 +90,12 @@ class LabSpawner(Spawner):
         await self.call("DELETE", f"/api/tasks/{self.task_id}")
 
     def get_state(self) -> dict[str, Any]:
-        return {**super().get_state(), "port": self.port}
+        return {**super().get_state(), "port": self.port, "address": self.address}
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.port = state.get("port", 0)
+        self.address = state.get("address") or f"127.0.0.1:{self.port}"
 
     def clear_state(self) -> None:
         super().clear_state()

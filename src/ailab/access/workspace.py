@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from ailab.access import lighter  # noqa: F401  before all that it keeps out
@@ -12,7 +15,17 @@ async def no_check(self: Any) -> None:
     time, waits for the server to listen. Both are of the same installation, so there is nothing to ask."""
 
 
+def configure() -> None:
+    """Our settings, and other defaults than JupyterLab's own: no questions about news, and the lab's language. They
+    stand beside this file, wherever that is where the server runs."""
+    here = Path(__file__).parent
+    sys.argv.insert(1, f"--config={here / 'workspace_config.py'}")
+    defaults = [str(here / "jupyterlab" / name) for name in (os.environ["AILAB_LANGUAGE"], "all")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(defaults)
+
+
 def main() -> None:
+    configure()
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
 
     # A subclass would do, but Jupyter finds an extension by the package of its class.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ailab import command
+from ailab.engine import socket_path
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
 from ailab.paths import LabPaths, MachinePaths, account_name
@@ -72,10 +73,14 @@ def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
         os.chown(folder, account.pw_uid, account.pw_gid)
 
 
-def become(account: pwd.struct_passwd, machine: MachinePaths) -> None:
-    """Give up root for good: groups, gid, uid, and what the environment says of them."""
+def become(account: pwd.struct_passwd, machine: MachinePaths, *, engine: bool = False) -> None:
+    """Give up root for good: groups, gid, uid, and what the environment says of them.
+
+    With `engine`, the account keeps the group that may use the container engine: for this process and what it starts.
+    """
     home = _home(machine)
-    os.setgroups(os.getgrouplist(account.pw_name, account.pw_gid))
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    os.setgroups([*groups, *(_engine_groups() if engine else ())])
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
     for name in [name for name in os.environ if name.startswith("XDG_")]:
@@ -90,6 +95,13 @@ def become(account: pwd.struct_passwd, machine: MachinePaths) -> None:
         Path.cwd().stat()
     except OSError:
         os.chdir("/")
+
+
+def _engine_groups() -> list[int]:
+    """The group that the engine's socket belongs to; never root's own."""
+    socket = socket_path()
+    group = socket.stat().st_gid if socket is not None and socket.exists() else 0
+    return [group] if group else []
 
 
 def _home(machine: MachinePaths) -> Path:

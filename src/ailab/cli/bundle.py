@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
 from ailab.cli import invocation, labs
 from ailab.cli.output import human_size, note, print_json, say, step
-from ailab.errors import Conflict, UsageError
+from ailab.cli.person_files import a_file, new_file
 from ailab.i18n import _
 from ailab.paths import default_lab
 
@@ -31,10 +28,10 @@ def create(file: Annotated[Path, typer.Argument(help=_("The new file."))], json:
     from ailab import bundling
 
     # Opened before root is given up: it need not be where the lab's account may write.
-    with _new_file(file) as sink:
+    with new_file(file) as sink:
         lab = labs.open_lab()
         description = bundling.create(lab, file, sink, step, note)
-        size = os.fstat(sink.fileno()).st_size
+        size = sink.tell()
     if json:
         print_json({"file": str(file), "bytes": size, "stack": description.stack, "lock": description.lock})
         return
@@ -51,14 +48,7 @@ def install(
     from ailab import bundling
     from ailab.bundles.file import Reader
 
-    try:
-        source = file.open("rb")
-    except OSError as error:
-        raise UsageError(
-            _("{path} cannot be read: {reason}.").format(path=file, reason=error.strerror),
-            remedy=_("Name a file that ailab bundle create wrote."),
-        ) from None
-    with source:
+    with a_file(file, _("Name a file that ailab bundle create wrote.")) as source:
         reader = Reader(source, str(file))
         root = (folder or invocation.current.lab or default_lab(os.environ)).expanduser().absolute()
         labs.enter(root)
@@ -68,28 +58,3 @@ def install(
         print_json({"lab": str(root), "generation": generation.id if generation is not None else ""})
         return
     say(_("The lab is in {path}. Start it: ailab --lab {path} up").format(path=root))
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that was not there; it goes again when the writing fails."""
-    if path.exists() and (not path.is_file() or path.stat().st_size):
-        raise Conflict(
-            _("{path} is there already.").format(path=path), remedy=_("Choose another name, or remove it first.")
-        )
-    try:
-        sink = path.open("wb")
-    except OSError as error:
-        raise UsageError(
-            _("{path} cannot be written: {reason}.").format(path=path, reason=error.strerror),
-            remedy=_("Name a place that you may write to."),
-        ) from None
-    with sink:
-        try:
-            yield sink
-        except BaseException:
-            sink.truncate(0)
-            # Having given up root, we may not remove it.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise

@@ -73,7 +73,7 @@ def _lab() -> Path | None:
         return None
     owner = account.account_of(root) if os.geteuid() == 0 else None
     if owner is not None:
-        account.become(owner, MachinePaths.from_environment(os.environ))
+        account.become(owner, MachinePaths.from_environment(os.environ), engine=True)
     with contextlib.suppress(AilabError):  # one of the findings
         labs.speaking(Lab.open(root))
     return root

@@ -10,7 +10,7 @@ import typer
 
 from ailab.cli import labs
 from ailab.cli.output import note, print_json, say, step, table
-from ailab.errors import NotFound, UsageError
+from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
 if TYPE_CHECKING:
@@ -39,6 +39,17 @@ def chosen(lab: Lab, generation: str) -> Generation:
     return current
 
 
+def installed(lab: Lab, generation: str) -> Generation:
+    """As `chosen`, for who looks at its files. Raises `Conflict` where it is in an image, and not on this machine."""
+    one = chosen(lab, generation)
+    if Path(one.folder) == lab.paths.given.resolve():
+        raise Conflict(
+            _("{id} is in the image that the lab was made from, not on this machine.").format(id=one.id),
+            remedy=_("Compare the image with lab.lock: ailab image verify"),
+        )
+    return one
+
+
 def verify(
     generation: Annotated[str, typer.Argument(help=_("Which one; without it, the one in use."))] = "",
     proof: Annotated[
@@ -49,7 +60,7 @@ def verify(
     from ailab.environments import verification
 
     lab = labs.open_lab()
-    one = chosen(lab, generation)
+    one = installed(lab, generation)
     with step(_("Comparing every file with the lock")) as far:
         found = verification.verify(one)
         far(_("{count} files").format(count=found.files))
@@ -137,7 +148,7 @@ def fingerprint(
     generation: Annotated[str, typer.Argument(help=_("Which one; without it, the one in use."))] = "",
     json: Json = False,
 ) -> None:
-    made = _of_this_machine(chosen(labs.open_lab(), generation))
+    made = _of_this_machine(installed(labs.open_lab(), generation))
     if json:
         print_json(made.to_json())
         return
@@ -166,7 +177,7 @@ def compare(
     from ailab.environments import fingerprint as fingerprints
 
     there = fingerprints.read_fingerprint(_read(file), str(file))
-    here = _of_this_machine(chosen(labs.open_lab(), ""))
+    here = _of_this_machine(installed(labs.open_lab(), ""))
     differences = fingerprints.compare(here, there)
     if json:
         print_json({"same": not differences, "differences": [vars(one) for one in differences]})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.env_check import chosen
+from ailab.cli.env_check import installed
 from ailab.cli.output import print_json, say, step
 from ailab.i18n import _
 
@@ -20,7 +20,7 @@ def gpu(json: Annotated[bool, typer.Option("--json", help=_("Print JSON."))] = F
     from ailab import preflight, provision
 
     lab = labs.open_lab()
-    generation = chosen(lab, "")
+    generation = installed(lab, "")
     with step(_("Trying the GPU")):
         checks, seen = preflight.examine(generation, provision.stack_of(lab, generation))
     document = preflight.to_json(lab.settings.environment.gpu, generation, checks, seen)

@@ -10,23 +10,31 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
-from ailab.paths import MachinePaths, default_lab, find_lab, locate_lab
+from ailab.paths import LabPaths, MachinePaths, default_lab, find_lab, locate_lab
 
 if TYPE_CHECKING:
     from ailab.lab import Lab
 
 
-def open_lab() -> Lab:
-    """The lab that this command means, as the account that it belongs to."""
-    root = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
+def open_lab(*, engine: bool = False) -> Lab:
+    """The lab that this command means, as the account that it belongs to.
+
+    With `engine`, and where tasks of the lab are containers, the account may use the container engine where it is root
+    that gave the command."""
+    root = located()
     if os.geteuid() == 0:
         owner = account.account_of(root)
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
         machine = MachinePaths.from_environment(os.environ)
         account.prepare_machine(machine, owner)
-        account.become(owner, machine)
+        account.become(owner, machine, engine=engine or _has_containers(root))
     return opened(root)
+
+
+def located() -> Path:
+    """The folder of the lab that this command means."""
+    return locate_lab(invocation.current.lab, Path.cwd(), os.environ)
 
 
 def opened(root: Path) -> Lab:
@@ -44,17 +52,26 @@ def folder_for_up() -> Path:
     return (find_lab(Path.cwd()) or default_lab(os.environ)).resolve()
 
 
-def enter(root: Path) -> None:
-    """Make `root` a folder of the lab's account, and become that account; nothing to do without root."""
+def enter(root: Path, *, engine: bool = False) -> None:
+    """Make `root` a folder of the lab's account, and become that account; nothing to do without root. `engine` as in
+    `open_lab`."""
     machine = MachinePaths.from_environment(os.environ)
     if os.geteuid() == 0:
         owner = account.prepare(root, machine)
         settings = account.settings_of(root)
         account.refuse_unreadable_stacks(settings, owner)
         account.stage_interpreter(settings, machine, owner)
-        account.become(owner, machine)
+        account.become(owner, machine, engine=engine or _has_containers(root))
     else:
         root.mkdir(parents=True, exist_ok=True)
+
+
+def _has_containers(root: Path) -> bool:
+    """Whether tasks of the lab are containers, or were before lab.toml was changed and may still run."""
+    from ailab.runtimes.registry import uses_engine
+
+    runtime = account.settings_of(root).lab.runtime
+    return uses_engine(runtime) or LabPaths(root).workspaces.exists()
 
 
 def speaking(lab: Lab) -> Lab:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +12,20 @@ from ailab.cli.output import human_size, print_json, say, table
 from ailab.errors import NotRunning
 from ailab.i18n import _
 
+if TYPE_CHECKING:
+    from ailab.lab import Lab
 
-def status(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False) -> None:
+CHECK_SECONDS = 20.0
+
+_COLUMNS = 80
+
+
+def status(
+    check: Annotated[
+        bool, typer.Option("--check", help=_("Also start a kernel; fail unless the lab is ready and it answers."))
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False,
+) -> None:
     lab = labs.open_lab()
     try:
         document = lab.client.get("/api/status")
@@ -20,10 +33,23 @@ def status(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
         from ailab.daemon.status import stopped_status
 
         document = stopped_status(lab)
+    if check:
+        answered = _check(lab, document["state"])
+        document |= {"kernel": answered}
     if json:
         print_json(document)
     else:
         say(as_text(document))
+
+
+def _check(lab: Lab, state: str) -> str:
+    """What a fresh kernel of the lab computed. Raises `NotRunning` where the lab is not ready."""
+    from ailab.environments.kernel import run_cell
+
+    generation = lab.generations.current()
+    if state != "ready" or generation is None:
+        raise NotRunning(_("The lab is not ready: {state}.").format(state=state), remedy="ailab up")
+    return run_cell(generation, lab.paths, "print(6 * 7)", timeout=CHECK_SECONDS).strip()
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -48,6 +74,9 @@ def as_text(document: dict[str, Any]) -> str:
         rows = [_row(task) for task in document["tasks"]]
         headings = [_("TASK"), _("KIND"), _("STATE"), _("PID"), _("ACCOUNT"), _("MEMORY")]
         lines += ["", table(headings, rows)]
+    for one in (document, *document["tasks"]):
+        if one.get("note"):
+            lines += ["", *textwrap.wrap(one["note"], _COLUMNS)]
     if document["state"] == "stopped":
         lines += ["", _("Start it: ailab up")]
     return "\n".join(lines)
@@ -76,12 +105,18 @@ def _gpus(gpus: list[dict[str, Any]]) -> str:
 
 
 def _row(task: dict[str, Any]) -> list[str]:
-    memory = task.get("memory_bytes")
+    memory, limit = task.get("memory_bytes"), (task.get("limits") or {}).get("memory_bytes")
     return [
         task["name"],
         task["kind"],
         task["state"],
         str(task["pid"] or "-"),
         task["account"] or "-",
-        human_size(memory) if memory else "-",
+        _memory(memory, limit) if memory else "-",
     ]
+
+
+def _memory(used: int, limit: int | None) -> str:
+    if not limit:
+        return human_size(used)
+    return _("{used} of {limit}").format(used=human_size(used), limit=human_size(limit))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ailab.cli import account, labs
+from ailab.cli import account, image_share, labs
+from ailab.cli.foreground import ends_with_us, stay, told_to_end
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
-from ailab.paths import LabPaths, account_name
+from ailab.paths import LabPaths, MachinePaths, account_name
 
 if TYPE_CHECKING:
+    from ailab.images.base import Base
+    from ailab.images.readout import Carried
     from ailab.lab import Lab
 
 
@@ -34,16 +38,34 @@ class Ready:
 
 def up(
     port: Annotated[int | None, typer.Option(help=_("The web port; it is kept in lab.toml."), min=1, max=65535)] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help=_("Stay, and stop the lab when told to end (SIGTERM, Ctrl-C)."))
+    ] = False,
+    image: Annotated[
+        str, typer.Option("--image", metavar="REF", help=_("Make the lab that this image of a registry carries."))
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object on standard output."))] = False,
 ) -> None:
+    carried = of_registry(image) if image else None
     person = account.person()
     holder = port_holder(port)
-    lab = prepare(port)
-    ready = bring_up(lab, person, holder)
+    base = image_base()
+    if not foreground:
+        tell(bring_up(prepare(port, carried), person, holder, base), json=json)
+        return
+    with told_to_end():
+        lab = prepare(port, carried)
+        with ends_with_us(lab):
+            tell(bring_up(lab, person, holder, base), json=json)
+            stay(lab)
+
+
+def tell(ready: Ready, *, json: bool) -> None:
     if json:
         print_json(ready.to_json())
     else:
         say(as_text(ready))
+    sys.stdout.flush()
 
 
 def port_holder(port: int | None) -> str:
@@ -59,24 +81,51 @@ def port_holder(port: int | None) -> str:
     return ports.holder(wanted)
 
 
-def prepare(port: int | None) -> Lab:
+def of_registry(name: str) -> Carried:
+    """The lab in an image of a registry, which is brought here; by whoever types, whose login it is."""
+    from ailab import sharing
+
+    return sharing.read_out(image_share.pulled(name))
+
+
+def image_base() -> Base | None:
+    """Where people's tasks are containers: the base of their image, made while we may still be root. None where that
+    image is one that the lab was made from."""
+    from ailab import bases, provision
+    from ailab.lab import Lab
+    from ailab.runtimes.registry import uses_engine
+
+    root = labs.folder_for_up()
+    if not LabPaths(root).settings.exists():
+        return None
+    lab = Lab.open(root)
+    if not uses_engine(lab.settings.lab.runtime) or provision.given_environment(lab) is not None:
+        return None
+    return bases.ensure(root, step)
+
+
+def prepare(port: int | None, carried: Carried | None) -> Lab:
     """The lab to bring up, made where there is none, and with root given up. Bad settings are refused first of all."""
-    from ailab import provision
+    from ailab import provision, sharing
     from ailab.cli import init
     from ailab.lab import Lab
     from ailab.settings_file import set_value
 
+    if MachinePaths.from_environment(os.environ).image.exists():
+        return _of_image()
     root = labs.folder_for_up()
     if LabPaths(root).settings.exists():
         provision.lab_stack(Lab.open(root))
     before = account_name()
-    labs.enter(root)
+    labs.enter(root, engine=carried is not None)
     if account_name() != before:
         note(
             _("Started as {before}: the lab belongs to the account {now} and runs as it.").format(
                 before=before, now=account_name()
             )
         )
+    if carried is not None:
+        sharing.make_lab(root, carried)
     if not LabPaths(root).settings.exists():
         note(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
@@ -86,15 +135,28 @@ def prepare(port: int | None) -> Lab:
     return labs.opened(root)
 
 
-def bring_up(lab: Lab, person: str, holder: str) -> Ready:
+def _of_image() -> Lab:
+    """The lab of the image that we run in."""
+    from ailab import standing
+
+    root = standing.settle()
+    return labs.opened(root)
+
+
+def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
     """The steps of `up`, each shown with its time. Whatever is in place already is left alone."""
-    from ailab import bringup, preflight, provision
+    from ailab import bases, bringup, containers, imaging, mounting, preflight, provision
 
     lab.make_private_folders()
     with bringup.one_at_a_time(lab, note):
         bringup.check_port(lab, holder)
+        containers.refuse_without_engine(lab)
+        mounting.ensure(lab)
+        bases.tell_of_missing(lab, note)
         provision.ensure_environment(lab, step, note)
         provision.ensure_tools(lab, step)
+        if base is not None:
+            imaging.ensure(lab, base, step, note)
         with step(_("Starting the lab")) as tell:
             bringup.ensure_daemon(lab)
             bringup.wait_until_ready(lab, tell)

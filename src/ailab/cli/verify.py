@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ailab.cli import labs
+from ailab.cli import image_share, labs
 from ailab.cli.output import print_json, say, step
 from ailab.errors import AilabError, NotFound
 from ailab.i18n import _
@@ -20,6 +20,9 @@ def verify(json: Annotated[bool, typer.Option("--json", help=_("Print one JSON o
     generation = lab.generations.current()
     if generation is None:
         raise NotFound(_("The environment is not built yet."), remedy=_("Build and start it: ailab up"))
+    if provision.given_environment(lab) is not None:
+        image_share.verify(json=json)
+        return
     lab.make_private_folders()
     with step(_("Running the proof in the lab's kernel")):
         document, text = kernel.verify(generation, provision.stack_of(lab, generation), lab.paths)

@@ -19,7 +19,7 @@ class DaemonBackstage:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         paths = parts.lab.paths
-        self.hub_socket: Path = paths.run / "hub.sock"
+        self.hub_socket: Path = paths.hub_socket
         self.service_token = secret(paths, "service-token")
         self.language: str = parts.lab.settings.lab.language
         self.notebooks: Path = paths.root / "notebooks"

@@ -7,6 +7,7 @@ import traceback
 
 from ailab.access.hub_client import add_portal_route, restore_routes
 from ailab.daemon.environment import EnvironmentWatch
+from ailab.daemon.healing import Healing
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.runtimes.base import TaskState
@@ -21,6 +22,7 @@ class ReconcileLoop(threading.Thread):
         super().__init__(name="reconcile", daemon=True)
         self._parts = parts
         self._environment = EnvironmentWatch(parts.lab, parts.supervisor)
+        self._healing = Healing(parts.lab.paths, parts.lab.runtime, parts.supervisor)
         self._proxy_attempt = 0
 
     def run(self) -> None:
@@ -29,6 +31,7 @@ class ReconcileLoop(threading.Thread):
                 self._parts.supervisor.reconcile()
                 self._look_after_proxy()
                 self._environment.look()
+                self._healing.look()
             except Exception as error:
                 traceback.print_exc()
                 self._note(error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ailab import files
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
+from ailab.errors import AilabError
 from ailab.lab import Lab
 from ailab.paths import private_folder
 from ailab.runtimes.base import TaskKind, TaskSpec
@@ -33,6 +34,7 @@ def main() -> None:
     lab = Lab.open(parser.parse_args().lab)
     lab.make_private_folders()
     private_folder(lab.paths.run)
+    private_folder(lab.paths.hub_socket.parent)
     if not hold(lab.paths.run / "daemon.lock"):
         sys.exit(3)
     serve(lab)
@@ -79,15 +81,18 @@ def want_services(parts: Parts) -> None:
 
 def renew_workspaces(parts: Parts) -> None:
     """Stopped workspaces come back as this ailab and these settings would start them: the hub is not asked again."""
-    from ailab.access.services import workspace_spec
-
-    lab = parts.lab
+    from ailab.containers import workspace_of
 
     def renewed(spec: TaskSpec) -> TaskSpec:
         if spec.kind != TaskKind.workspace:
             return spec
         user, port = spec.id.removeprefix("workspace-"), int(spec.ports[0])
-        return workspace_spec(lab.settings, lab.paths, user, port, spec.environment)
+        try:
+            return workspace_of(parts.lab, user, port, spec.environment)
+        except AilabError as refused:
+            # As when its image is not built yet: it is told when the person starts it.
+            print(f"{spec.id}: {refused.message} {refused.remedy}", file=sys.stderr, flush=True)
+            return spec
 
     parts.supervisor.revise(renewed)
 

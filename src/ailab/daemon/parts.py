@@ -33,7 +33,7 @@ class Parts:
 
     def status(self) -> dict[str, Any]:
         tasks = [task.to_json() for task in self.supervisor.tasks()]
-        document = self.measured.document(tasks, hub_answers=hub_answers(self.lab.paths.run / "hub.sock"))
+        document = self.measured.document(tasks, hub_answers=hub_answers(self.lab.paths.hub_socket))
         return document | {"build": build_of(self.lab)}
 
 

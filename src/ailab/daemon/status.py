@@ -10,10 +10,14 @@ from ailab.environments.generations import Generation
 from ailab.environments.open_kernels import open_kernels
 from ailab.lab import Lab
 from ailab.resources.detect import Machine, detect_machine
+from ailab.runtimes import cgroup
 from ailab.runtimes.base import TaskState
+from ailab.runtimes.reasons import note, silence_note
 
 STATES = ("ready", "starting", "degraded", "stopped")
 MEASURE_EVERY_SECONDS = 2.0
+# Of a task that does not run.
+_NOT_MEASURED: dict[str, Any] = {"memory_bytes": None, "memory_peak_bytes": None, "cpu_percent": None, "limits": None}
 # What a person asks of an environment first; the page and the terminal show these.
 NOTABLE = ("tensorflow", "keras", "numpy", "pandas", "scipy", "matplotlib", "scikit-learn", "tensorboard", "torch")
 
@@ -63,8 +67,9 @@ def stopped_status(lab: Lab) -> dict[str, Any]:
 def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:
     spec = lab.runtime.spec(task_id)
     known = {"name": spec.name, "kind": spec.kind} if spec else {"name": task_id, "kind": "service"}
-    unknown = {"owner": "", "wanted": True, "memory_bytes": None, "cpu_percent": None}
-    return {"id": task_id} | known | unknown | lab.runtime.poll(task_id).to_json()
+    seen = lab.runtime.poll(task_id)
+    unknown = {"owner": "", "wanted": True, "fault": None, "note": note(spec, seen) if spec else ""} | _NOT_MEASURED
+    return {"id": task_id} | known | unknown | seen.to_json()
 
 
 def _kernels(lab: Lab, current: Generation | None) -> list[dict[str, Any]]:
@@ -74,7 +79,9 @@ def _kernels(lab: Lab, current: Generation | None) -> list[dict[str, Any]]:
     return [{"generation": name, "count": count, "current": name == in_use} for name, count in found.items()]
 
 
-def _document(lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None) -> dict[str, Any]:
+def _document(
+    lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None, silence: str = ""
+) -> dict[str, Any]:
     section, current = lab.settings.lab, lab.generations.current()
     return {
         "state": state,
@@ -86,6 +93,7 @@ def _document(lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machin
         "gpus": [vars(gpu) for gpu in machine.gpus] if machine else [],
         "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
         "tasks": tasks,
+        "note": silence,
     }
 
 
@@ -94,18 +102,19 @@ class Measured:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._machine = detect_machine()
+        own = cgroup.own_limits()
+        self._machine = detect_machine(own.cpus, own.memory_bytes)
         self._taken: dict[str, tuple[float, float]] = {}
-        self._shown: dict[str, dict[str, float | int | None]] = {}
+        self._shown: dict[str, dict[str, Any]] = {}
 
     def document(self, tasks: list[dict[str, Any]], *, hub_answers: bool) -> dict[str, Any]:
         tasks = [task | self._usage(task) for task in tasks]
-        return _document(self._lab, overall(tasks, hub_answers=hub_answers), tasks, self._machine)
+        state, silence = overall(tasks, hub_answers=hub_answers), silence_note(self._lab.runtime.silence())
+        return _document(self._lab, state, tasks, self._machine, silence)
 
-    def _usage(self, task: dict[str, Any]) -> dict[str, float | int | None]:
-        nothing: dict[str, float | int | None] = {"memory_bytes": None, "cpu_percent": None}
+    def _usage(self, task: dict[str, Any]) -> dict[str, Any]:
         if task["state"] != TaskState.running:
-            return nothing
+            return _NOT_MEASURED
         at, cpu = self._taken.get(task["id"], (0.0, 0.0))
         now = time.monotonic()
         if now - at < MEASURE_EVERY_SECONDS and task["id"] in self._shown:
@@ -113,6 +122,11 @@ class Measured:
         usage = self._lab.runtime.usage(task["id"])
         percent = 100 * (usage.cpu_seconds - cpu) / (now - at) if at and usage.cpu_seconds >= cpu else None
         self._taken[task["id"]] = (now, usage.cpu_seconds)
-        shown = {"memory_bytes": usage.memory_bytes, "cpu_percent": None if percent is None else round(percent, 1)}
+        shown = {
+            "memory_bytes": usage.memory_bytes,
+            "memory_peak_bytes": usage.memory_peak_bytes or None,
+            "cpu_percent": None if percent is None else round(percent, 1),
+            "limits": self._lab.runtime.limits(task["id"]).to_json(),
+        }
         self._shown[task["id"]] = shown
         return shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from ailab.errors import NotFound
+from ailab.errors import AilabError, NotFound
 from ailab.events import record
+from ailab.runtimes import reasons
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 from ailab.store import Store
 from ailab.store import tasks as table
@@ -21,7 +23,9 @@ from ailab.store import tasks as table
 # A task that ran this long has started well: its failures are forgotten.
 STEADY_SECONDS = 60.0
 LONGEST_PAUSE = 30.0
-_RUNNING = (TaskState.starting, TaskState.running)
+# A task that needs a new start gets it when nothing has run in it for so long.
+IDLE_SECONDS = 15 * 60.0
+_ENDED = (TaskState.absent, TaskState.exited)
 _NEVER_SEEN = "absent"
 # Ends that say nothing about the task: `down`, and a machine that went down.
 _NO_FAILURE = ("stopped", "lost")
@@ -29,17 +33,20 @@ _NO_FAILURE = ("stopped", "lost")
 
 @dataclass(frozen=True)
 class Task:
-    """A wanted task and how the runtime sees it now."""
+    """A wanted task and how the runtime sees it now; `fault` as `Runtime.fault` said it last of this attempt."""
 
     spec: TaskSpec
     owner: str
     wanted: bool
     seen: Seen
+    fault: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the command's environment, which may hold secrets."""
         spec = {"id": self.spec.id, "name": self.spec.name, "kind": str(self.spec.kind), "owner": self.owner}
-        return spec | self.seen.to_json() | {"wanted": self.wanted}
+        notes = [reasons.note(self.spec, self.seen), reasons.fault_note(self.spec, self.fault, IDLE_SECONDS)]
+        more = {"wanted": self.wanted, "fault": self.fault, "note": " ".join(filter(None, notes))}
+        return spec | self.seen.to_json() | more
 
 
 def pause_after(failures: int) -> float:
@@ -48,8 +55,9 @@ def pause_after(failures: int) -> float:
 
 
 def _mark(seen: Seen) -> str:
-    """What is compared to tell that something happened: a restart between two looks changes the attempt."""
-    return f"{seen.state}:{seen.attempt}"
+    """What is compared to tell that something happened: a restart between two looks changes the attempt, and a process
+    that was killed for memory, in a task that goes on, is one more."""
+    return f"{seen.state}:{seen.attempt}" + (f":{seen.kills}" if seen.kills else "")
 
 
 def _seconds_run(seen: Seen) -> float:
@@ -68,6 +76,7 @@ class Supervisor:
         self._busy: set[str] = set()
         self._busy_lock = threading.Lock()
         self._paused = False
+        self._faults: dict[str, tuple[int, str]] = {}
         self.changed = threading.Event()
 
     def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
@@ -91,7 +100,7 @@ class Supervisor:
         for row in self._rows():
             before = TaskSpec.from_json(row["spec"])
             after = change(before)
-            if after != before and self._runtime.poll(before.id).state not in _RUNNING:
+            if after != before and self._runtime.poll(before.id).state in _ENDED:
                 with self._engine.begin() as connection:
                     connection.execute(update(table).where(table.c.id == before.id).values(spec=after.to_json()))
 
@@ -114,10 +123,31 @@ class Supervisor:
     def tasks(self) -> list[Task]:
         return [self._task(row) for row in self._rows()]
 
+    def note_fault(self, task: Task, fault: str | None) -> None:
+        """Keep what a running task has lost, as long as this attempt lasts; a new fault is an event."""
+        if fault is None:
+            self._faults.pop(task.spec.id, None)
+        elif fault != task.fault:
+            self._faults[task.spec.id] = (task.seen.attempt, fault)
+            detail = {"reason": fault, "note": reasons.fault_note(task.spec, fault, IDLE_SECONDS)}
+            self._record(task.spec.id, str(TaskState.running), "faulty", detail)
+
+    def restart(self, task_id: str, *, reason: str) -> None:
+        """Stop a task that runs, and start it again."""
+        self._record(task_id, str(TaskState.running), "restarting", {"reason": reason})
+        self._runtime.stop(task_id)
+        self.changed.set()
+        self._settle(task_id)
+
     def stop_all(self) -> None:
-        """Stop every task but keep it wanted, so that the next start brings it back."""
+        """Stop every task but keep it wanted, so that the next start brings it back. One that cannot be stopped, for
+        its engine does not answer, keeps none of the others from it; the daemon's log has why."""
         self._paused = True
-        list(self._pool.map(self._runtime.stop, self._runtime.tasks()))
+        for stopping in [self._pool.submit(self._runtime.stop, task_id) for task_id in self._runtime.tasks()]:
+            try:
+                stopping.result()
+            except AilabError as refused:
+                print(f"{refused.message} {refused.detail}".strip(), file=sys.stderr, flush=True)
 
     def reconcile(self) -> None:
         """One step over all tasks: what is not as it should be is settled, beside the others, for a stop takes long."""
@@ -138,7 +168,14 @@ class Supervisor:
             return connection.execute(select(table).where(table.c.id == task_id)).mappings().first()
 
     def _task(self, row: RowMapping) -> Task:
-        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], self._runtime.poll(row["id"]))
+        seen = self._runtime.poll(row["id"])
+        attempt, fault = self._faults.get(row["id"], (0, None))
+        there = seen.state == TaskState.running and seen.attempt == attempt
+        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], seen, fault if there else None)
+
+    def _record(self, task_id: str, before: str, after: str, detail: dict[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            record(connection, actor="daemon", kind="task", subject=task_id, before=before, after=after, detail=detail)
 
     def _settle(self, task_id: str) -> None:
         """Bring one task to where it should be, unless someone is at it already."""
@@ -160,17 +197,35 @@ class Supervisor:
         self._note(row, seen)
         if not row["wanted"]:
             self.unwant(task_id, actor="daemon")
-        elif seen.state not in _RUNNING and not self._paused and time.time() >= row["not_before"]:
+        elif seen.state in _ENDED and not self._paused and time.time() >= row["not_before"]:
             spec = TaskSpec.from_json(row["spec"])
             if not spec.restart and row["seen"] != _NEVER_SEEN:
                 self._forget(task_id)
                 return
-            self._note(self._row(task_id), self._runtime.start(spec))
+            try:
+                started = self._runtime.start(spec)
+            except AilabError as refused:
+                self._note_refusal(task_id, refused)
+                raise
+            self._note(self._row(task_id), started)
 
     def _forget(self, task_id: str) -> None:
         """A task that was to run once has run."""
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == task_id))
+
+    def _note_refusal(self, task_id: str, refused: AilabError) -> None:
+        """Write down that the runtime could not so much as try; the next try comes after the usual pause."""
+        row = self._row(task_id)
+        if row is None:
+            return
+        failures = row["failures"] + 1
+        values = {"failures": failures, "not_before": time.time() + pause_after(failures)}
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(table.c.id == task_id).values(**values))
+            if failures == 1:
+                detail = {"reason": refused.message}
+                record(connection, actor="daemon", kind="task", subject=task_id, after="refused", detail=detail)
 
     def _note(self, row: RowMapping | None, seen: Seen) -> None:
         """Write a change of state down, and after a failure when the next start may be."""
@@ -181,6 +236,10 @@ class Supervisor:
             failures = 1 if _seconds_run(seen) > STEADY_SECONDS else row["failures"] + 1
             values |= {"failures": failures, "not_before": time.time() + pause_after(failures)}
         detail = {"pid": seen.pid, "exit_status": seen.exit_status, "reason": seen.reason, "attempt": seen.attempt}
+        if seen.kills:
+            spec = TaskSpec.from_json(row["spec"])
+            detail |= {"kills": seen.kills, "memory_bytes": spec.memory_bytes}
+            detail |= {"reason": reasons.OUT_OF_MEMORY, "note": reasons.note(spec, seen)}
         with self._engine.begin() as connection:
             same = (table.c.id == row["id"]) & (table.c.seen == row["seen"])
             if connection.execute(update(table).where(same).values(**values)).rowcount:

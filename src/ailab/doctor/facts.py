@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ailab.engine_gpus import Means
 from ailab.paths import LabPaths, MachinePaths
 from ailab.settings import Settings
 
@@ -36,6 +38,9 @@ class Probes:
     `settings` reads lab.toml and lab.lock; `python` says which interpreter the environment would be built on, empty for
     none that is here; `port` refuses a web port that cannot be had; `graphics` looks at the driver; `running` are
     the ids of tasks that run; `halves` are the folders that killed builds left behind, which `remove_halves` removes.
+    `engine` is what the container engine says of itself, `engine_log` the end of its log as far as this account may
+    read it, `engine_gpus` what it and the machine have for GPUs in containers, and `lost_gpus` are the names of labs'
+    containers that have lost theirs.
     """
 
     settings: Callable[[], None]
@@ -46,6 +51,10 @@ class Probes:
     running: Callable[[], tuple[str, ...]]
     halves: Callable[[], tuple[Path, ...]]
     remove_halves: Callable[[], None]
+    engine: Callable[[], Mapping[str, Any]]
+    engine_log: Callable[[], str]
+    engine_gpus: Callable[[], Means]
+    lost_gpus: Callable[[], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ class Facts:
     `network` holds the variables that every tool of ours gets (proxies, certificates); `index` and `registry` are the
     addresses in use. `packages` are the names that the stack asks for, `architectures` and `pythons` where it runs.
     `libc` is as confstr(3) says it ("glibc 2.36"; empty where it is not glibc), `installed` and `now` are seconds since
-    the epoch. `lacks_environment` and `lacks_tools` say what has yet to be downloaded. `system` is where /proc, /sys,
-    /dev and /etc are.
+    the epoch. `lacks_environment` and `lacks_tools` say what has yet to be downloaded, `needs_engine` whether tasks of
+    the lab are containers. `system` is where /proc, /sys, /dev, /etc and /var are.
     """
 
     settings: Settings
@@ -76,6 +85,7 @@ class Facts:
     temporary: Path
     lacks_environment: bool
     lacks_tools: bool
+    needs_engine: bool
     probes: Probes = field(repr=False)
     system: Path = Path("/")
 

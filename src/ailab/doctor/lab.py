@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ailab import dpkg
 from ailab.doctor.facts import Facts
 from ailab.doctor.findings import Finding, fine, warning
 from ailab.i18n import _
@@ -25,6 +26,20 @@ def python(facts: Facts) -> Iterator[Finding]:
         ", ".join(facts.pythons),
         _("ailab up fetches one. Without a network, install one of them on PATH or by pyenv."),
     )
+
+
+def debian_packages(facts: Facts) -> Iterator[Finding]:
+    """Of [environment] system: an image has them; without containers they are the machine's own."""
+    names = facts.settings.environment.system
+    if not names or facts.needs_engine:
+        yield fine(_("Nothing that this machine would have to have."))
+        return
+    lacking = dpkg.missing(names, facts.read(dpkg.STATUS))
+    if lacking:
+        problem, remedy = dpkg.missing_told(lacking)
+        yield warning(problem, f"/{dpkg.STATUS}", remedy)
+    else:
+        yield fine(_("They are here, or this is no Debian."), ", ".join(names))
 
 
 def port(facts: Facts) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
-from ailab.doctor import certificates, gpu, lab, leftovers, machine, network, permissions, processes
+from ailab.doctor import certificates, containers, gpu, lab, leftovers, machine, network, permissions, processes
 from ailab.doctor.facts import Facts
 from ailab.doctor.findings import Check, Finding, Result, error, from_error
 from ailab.doctor.redaction import redact
@@ -17,6 +17,8 @@ from ailab.waiting import begin
 
 # All checks run side by side and have ended, or are given up, after this many seconds.
 PATIENCE_SECONDS = 3.0
+_OF_BUILDS = ("disk", "inodes", "proxies", "dns", "certificates", "index", "npm", "python", "home", "builds",
+              "engine", "container-gpu")  # fmt: skip
 
 
 def machine_checks() -> tuple[Check, ...]:
@@ -36,6 +38,8 @@ def machine_checks() -> tuple[Check, ...]:
         Check("npm", _("npm registry"), network.npm_registry),
         Check("python", "Python", lab.python),
         Check("gpu", "GPU", gpu.chain),
+        Check("engine", _("Container engine"), containers.engine),
+        Check("container-gpu", _("GPUs in containers"), containers.gpus),
         Check("port", _("Web port"), lab.port),
         Check("home", "AILAB_HOME", permissions.machine_folders),
         Check("orphans", _("Processes of labs that are gone"), processes.orphans),
@@ -47,6 +51,7 @@ def lab_checks() -> tuple[Check, ...]:
     """What can be asked of a lab."""
     return (
         Check("settings", _("lab.toml and lab.lock"), lab.settings),
+        Check("debian-packages", _("Debian packages"), lab.debian_packages),
         Check("permissions", _("The lab's folders"), permissions.lab_folders),
         Check("processes", _("The lab's processes"), processes.tasks),
         Check("leftovers", _("What crashes left behind"), leftovers.files),
@@ -54,8 +59,9 @@ def lab_checks() -> tuple[Check, ...]:
 
 
 def checks_for(facts: Facts) -> tuple[Check, ...]:
-    """The checks that apply: without a lab only the machine's."""
-    return machine_checks() + (lab_checks() if facts.lab else ())
+    """The checks that apply: without a lab only the machine's, and within an image none of what is built with."""
+    checks = machine_checks() + (lab_checks() if facts.lab else ())
+    return tuple(one for one in checks if one.name not in _OF_BUILDS) if facts.machine.image.exists() else checks
 
 
 def run(checks: Sequence[Check], facts: Facts, patience: float = PATIENCE_SECONDS) -> tuple[Result, ...]:

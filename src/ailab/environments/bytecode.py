@@ -22,6 +22,11 @@ def is_compiled(generation: Generation) -> bool:
     return Path(generation.folder, _DONE).exists()
 
 
+def note_compiled(generation: Path) -> None:
+    """Something else has compiled it."""
+    (generation / _DONE).touch()
+
+
 def compile_bytecode(generation: Path) -> None:
     """Give every module of the generation its .pyc. Does nothing where that has been done, or the generation is being
     built anew."""
@@ -36,7 +41,7 @@ def _compile(generation: Path) -> None:
         _link_from(other.parent, site.relative_to(generation), site)
     program = generation / "bin/python"
     command.run([program, "-I", "-m", "compileall", "-q", "-j", "1", str(site)], timeout=COMPILE_SECONDS, check=False)
-    (generation / _DONE).touch()
+    note_compiled(generation)
 
 
 def _link_from(other: Path, relative: Path, site: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -34,6 +33,8 @@ _ROLLBACK = "rollback"
 BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
 NEEDED_MB = 2000
+# Of a generation that is the same whenever it is made.
+_NO_TIME = "2020-01-01T00:00:00+00:00"
 _FILES_SHOWN = 2
 
 
@@ -132,7 +133,18 @@ class Generations:
                 _install(folder, stack, lock, interpreter, uv, tell, held)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
-    def _complete(self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter) -> Generation:
+    def adopt(self, folder: Path, stack: Stack, lock: Lock, interpreter: Interpreter, *, cache: Path) -> Generation:
+        """Make `folder`, into which other means have installed what `lock` names, a generation: whole, and linked by
+        its name. `cache` is where the GPU's driver keeps compiled kernels. The same lock gives the same files."""
+        name = generation_id(stack, lock, interpreter)
+        _bound(folder, stack, lock, cache)
+        self._machine.generations.mkdir(parents=True, exist_ok=True)
+        files.replace_link(self._machine.generations / name, folder)
+        return self._complete(folder, name, stack, lock, interpreter, built_at=_NO_TIME)
+
+    def _complete(
+        self, folder: Path, name: str, stack: Stack, lock: Lock, interpreter: Interpreter, *, built_at: str = ""
+    ) -> Generation:
         packages, size = _installed(folder)
         installed.seal(folder)
         made = Generation(
@@ -141,7 +153,7 @@ class Generations:
             title=stack.title,
             python=interpreter.version,
             lock=lock.digest(),
-            built_at=now(),
+            built_at=built_at or now(),
             size_bytes=size,
             packages=packages,
             folder=str(folder),
@@ -282,8 +294,15 @@ def _install(
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
     python = folder / "bin" / "python"
     uv.sync(python, requirements, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
-    if with_cuda and stack.cuda is not None:
-        installed.note_added(folder, cuda.install(folder, stack.cuda.aliases, uv.machine.cache / "cuda"))
+    _bound(folder, stack, lock, uv.machine.cache / "cuda")
+
+
+def _bound(folder: Path, stack: Stack, lock: Lock, cuda_cache: Path) -> None:
+    """What stands beside the packages of an environment: the lock's text, the links to its CUDA libraries, and the
+    bounds for pip by hand."""
+    (folder / "requirements.txt").write_text(lock.requirements(), encoding="utf-8")
+    if stack.cuda is not None and cuda.is_among(stack, {package.name for package in lock.packages}):
+        installed.note_added(folder, cuda.install(folder, stack.cuda.aliases, cuda_cache))
     (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in stack.short_constraints), encoding="utf-8")
     # Who installs by hand in the environment stays within the bounds, without knowing of them.
     (folder / "pip.conf").write_text(f"[install]\nconstraint = {folder / 'constraints.txt'}\n", encoding="utf-8")
@@ -321,15 +340,6 @@ class Downloads:
 
 
 def _installed(folder: Path) -> tuple[dict[str, str], int]:
-    """What is installed (name -> version), and the bytes of its files."""
+    """What is installed (name -> version), and the bytes of its files, by its records."""
     found = installed.distributions(installed.site_packages(folder))
-    return {one.name: one.version for one in found}, _size(folder)
-
-
-def _size(folder: Path | str) -> int:
-    """Bytes of all files below `folder`; tens of thousands of them, so without a `Path` for each."""
-    with os.scandir(folder) as entries:
-        return sum(
-            _size(entry.path) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_size
-            for entry in entries
-        )
+    return {one.name: one.version for one in found}, sum(one.size_bytes() for one in found)

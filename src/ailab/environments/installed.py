@@ -49,6 +49,13 @@ class Distribution:
             except csv.Error as error:
                 raise ValueError(str(error)) from None
 
+    def size_bytes(self) -> int:
+        """Of its files as it came; 0 when there is no RECORD that can be read."""
+        try:
+            return sum(one.size for one in self.files())
+        except (OSError, ValueError):
+            return 0
+
     def content(self) -> str:
         """A short digest of its files, the same wherever and by whatever tool the same wheel is installed.
 

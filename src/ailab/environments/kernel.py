@@ -165,8 +165,9 @@ def verify(generation: Generation, stack: Stack, lab: LabPaths) -> tuple[dict[st
     return read_proof(output, generation), "\n".join(output.strip().splitlines()[:-1])
 
 
-def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
-    """Describe the lab's kernel to JupyterLab: a folder for JUPYTER_PATH.
+def write_workspace_kernel(lab: LabPaths, title: str, *, seen_at: LabPaths | None = None) -> Path:
+    """Describe the lab's kernel to JupyterLab: a folder for JUPYTER_PATH. `seen_at` is where a container finds the
+    lab's files.
 
     The link to the current generation is resolved when a kernel starts, so that an open kernel keeps its generation
     through a switch and a new one gets the new one.
@@ -174,7 +175,9 @@ def write_workspace_kernel(lab: LabPaths, title: str) -> Path:
     run = 'exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
     variables = 'PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" UV_CONSTRAINT="$g/constraints.txt"'
     script = f'g=$(readlink -f "$0") && {variables} {run}'
-    spec = kernel_spec("", title) | {"argv": ["/bin/sh", "-c", script, str(lab.current), "{connection_file}"]}
+    spec = kernel_spec("", title) | {
+        "argv": ["/bin/sh", "-c", script, str((seen_at or lab).current), "{connection_file}"]
+    }
     folder = lab.state / "jupyter" / "kernels" / KERNEL_NAME
     folder.mkdir(parents=True, exist_ok=True)
     files.replace(folder / "kernel.json", json.dumps(spec))

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ailab import files
-from ailab.environments.conflicts import explained
 from ailab.environments.lock_file import Image, Package, bad_lock, parse_lock, render_lock
 from ailab.environments.markers import simplify
 from ailab.environments.uv import Uv
@@ -189,6 +188,8 @@ def resolve_around(
     try:
         return resolved(asked, (), stay), bool(stay)
     except DoNotFit as error:
+        from ailab.environments.conflicts import explained
+
         raise explained(error, stack, asked, lambda wishes: resolved(wishes, (), stay).packages) from error
 
 

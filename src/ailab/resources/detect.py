@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """CPUs that this process may run on, memory in bytes, GPUs."""
+    """CPUs whose time this process may use, memory in bytes that it may have, GPUs."""
 
     cpus: int
     memory_bytes: int
@@ -31,9 +32,12 @@ class Machine:
         return asdict(self)
 
 
-def detect_machine() -> Machine:
+def detect_machine(cpus: float = 0.0, memory_bytes: int = 0) -> Machine:
+    """`cpus` and `memory_bytes` are limits that control groups set, as a container's does; 0: none. Part of a CPU
+    counts as one."""
+    seen = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(cpus=len(os.sched_getaffinity(0)), memory_bytes=memory, gpus=detect_gpus())
+    return Machine(min(seen, math.ceil(cpus) or seen), min(memory, memory_bytes or memory), detect_gpus())
 
 
 def has_nvidia_driver() -> bool:

@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ailab.command import Finished
+from ailab.paths import LabPaths
+
+if TYPE_CHECKING:
+    from ailab.runtimes.terminal import Terminal
 
 
 class TaskKind(StrEnum):
@@ -23,18 +27,26 @@ class TaskKind(StrEnum):
 
 
 class TaskState(StrEnum):
-    """`absent`: the runtime knows nothing of it. `starting`: asked for, no process seen yet."""
+    """`absent`: the runtime knows nothing of it. `starting`: asked for, no process seen yet. `unknown`: who runs it
+    does not answer, so it may run or not."""
 
     absent = "absent"
     starting = "starting"
     running = "running"
     exited = "exited"
+    unknown = "unknown"
 
 
 class Capability(StrEnum):
-    """What a runtime can do beyond the contract; read from the class, without an instance."""
+    """What a runtime can do beyond the contract; read from the class, without an instance.
 
-    limits_processes = "limits-processes"
+    `limits_tasks`: `memory_bytes` holds for a task as a whole, and the kernel kills what goes over it (`Seen.kills`);
+    without it the limit is each process's own, which is refused more memory. It also means that `pids` and `shm_bytes`
+    hold, which are nothing elsewhere. `images`: a task runs in an image, and sees of this machine what is mounted.
+    """
+
+    limits_tasks = "limits-tasks"
+    images = "images"
 
 
 class _Stored:
@@ -53,13 +65,25 @@ class _Stored:
 
 
 @dataclass(frozen=True)
+class Mount(_Stored):
+    """A folder or file of this machine that an isolated task sees at `target`. Without a `source` it is an empty folder
+    in memory, which ends with the task."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
 class TaskSpec(_Stored):
     """A command to run.
 
     `environment` is the command's whole environment and may hold secrets: it is kept in files of mode 0600 and never
     shown. `grace` is the seconds between TERM and KILL; `log_bytes` the size past which the log is rotated (one old one
-    is kept). `cpus` (a count) and `memory_bytes` (of private memory, a process) are limits; 0 is none. `restart` is for
-    who keeps tasks running: whether one that has ended is to be started again.
+    is kept). `cpus` (a count), `memory_bytes`, `shm_bytes` (of /dev/shm) and `pids` (processes and threads) are limits;
+    0 is the runtime's own default. `gpus` are the numbers or ids of the GPUs that the task may use, as the driver names
+    them; None leaves it to the runtime. `image` and `mounts` are for runtimes that can `images`. `restart` is for who
+    keeps tasks running: whether one that has ended is to be started again.
     """
 
     id: str
@@ -74,6 +98,16 @@ class TaskSpec(_Stored):
     cpus: int = 0
     memory_bytes: int = 0
     restart: bool = True
+    shm_bytes: int = 0
+    pids: int = 0
+    gpus: tuple[str, ...] | None = None
+    image: str = ""
+    mounts: tuple[Mount, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        mounts = [Mount.from_json(one) if isinstance(one, dict) else one for one in data.get("mounts", ())]
+        return super().from_json({**data, "mounts": mounts})
 
 
 @dataclass(frozen=True)
@@ -81,8 +115,10 @@ class Seen(_Stored):
     """How a task is now. Times are ISO 8601 in UTC.
 
     `exit_status` is 128 + n after signal n. `reason` says why a task ended that did not end by itself: `stopped`,
-    `cannot-start: ...`, `shim-killed`, `lost` (the machine went down, or nothing can be known any more). `attempt`
-    counts the starts from 1.
+    `cannot-start: ...`, `shim-killed`, `out-of-memory`, `lost` (the machine or the engine went down, or nothing can be
+    known any more); of one that is `unknown`, why. `attempt` counts the starts from 1. `kills` counts the processes of
+    this attempt that were killed because the task was over its memory limit. `before` is the `reason` for which the
+    attempt before ended.
     """
 
     state: str
@@ -93,16 +129,44 @@ class Seen(_Stored):
     exit_status: int | None = None
     reason: str | None = None
     attempt: int = 0
+    kills: int = 0
+    before: str | None = None
 
 
 @dataclass(frozen=True)
 class Usage(_Stored):
     """What all processes of a task use: CPU seconds since they started, memory in bytes (shared pages counted once
-    where the system tells), how many they are."""
+    where the system tells), how many they are; the most memory so far where that is kept, else 0."""
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
     processes: int = 0
+    memory_peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Limits(_Stored):
+    """The limits in force, read back from the kernel: how many CPUs' time, bytes of memory, processes and threads,
+    bytes of /dev/shm. 0: none."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    pids: int = 0
+    shm_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a task stands: what is where for it, which need not be where it is for us.
+
+    `python` is one that has ailab; `lab` are the lab's files as the task sees them; it has to `listen` on that address
+    for `Runtime.connect` to lead to it.
+    """
+
+    python: str
+    lab: LabPaths
+    listen: str
+    capabilities: frozenset[Capability] = frozenset()
 
 
 class Runtime(ABC):
@@ -112,6 +176,10 @@ class Runtime(ABC):
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     @abstractmethod
+    def site(self, kind: str, lab: LabPaths) -> Site:
+        """Where a task of that kind would stand, of a lab whose files are there for us."""
+
+    @abstractmethod
     def start(self, spec: TaskSpec) -> Seen:
         """Start a task. One that runs is returned as it is, whatever its spec; one that has ended is started again as
         its next attempt. A command that cannot be run is not an error here: the task is `exited` with status 126 or
@@ -119,7 +187,8 @@ class Runtime(ABC):
 
     @abstractmethod
     def poll(self, task_id: str) -> Seen:
-        """How the task is. Quick, never raises for an id it does not know (`absent`), true after any crash of ours."""
+        """How the task is. Quick, never raises for an id it does not know (`absent`) or when who runs it does not
+        answer (`unknown`), true after any crash of ours."""
 
     @abstractmethod
     def spec(self, task_id: str) -> TaskSpec | None:
@@ -140,13 +209,33 @@ class Runtime(ABC):
         run."""
 
     @abstractmethod
+    def terminal(self, task_id: str, argv: Sequence[str]) -> Terminal:
+        """As `exec`, at a terminal, whose size is still to be set. Raises `NotFound` if the task does not run."""
+
+    @abstractmethod
     def connect(self, task_id: str, port: int | str) -> str:
-        """Where this machine reaches a port of the task: `127.0.0.1:8000`, or the path of a unix socket. Raises
-        `NotFound` if the task does not run."""
+        """Where this machine reaches a port of the task, one of its spec's: `127.0.0.1:8000`, or the path of a unix
+        socket. It stays the same from attempt to attempt where that can be had. Raises `NotFound` if the task does not
+        run."""
 
     @abstractmethod
     def usage(self, task_id: str) -> Usage:
         """What the task uses now; all zero for one that does not run."""
+
+    @abstractmethod
+    def limits(self, task_id: str) -> Limits:
+        """The limits in force for a task that runs, by the kernel's own word; all zero for one that does not."""
+
+    @abstractmethod
+    def fault(self, task_id: str) -> str | None:
+        """What a task that runs has lost and only a new attempt brings back: `gpus-lost`. None for one that has all
+        that it was started with, that does not run, or of which nothing can be told. A look into the task, which may
+        take seconds: not for every look at its state."""
+
+    @abstractmethod
+    def silence(self) -> str | None:
+        """Why who runs the tasks does not answer now: they can be neither started nor stopped, and perhaps not be
+        reached. None where there is nobody to ask, or who is there answers."""
 
     @abstractmethod
     def tasks(self) -> list[str]:

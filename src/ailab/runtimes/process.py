@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -13,6 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,14 +18,16 @@ from typing import Any, ClassVar
 import psutil
 
 from ailab import command, files
-from ailab.errors import Conflict, NotFound, UsageError
+from ailab.errors import Conflict, NotFound
 from ailab.events import now
 from ailab.i18n import _
-from ailab.runtimes import processes
-from ailab.runtimes.base import Capability, Runtime, Seen, TaskSpec, TaskState, Usage
+from ailab.paths import LabPaths
+from ailab.runtimes import cgroup, kept_log, processes, task_files
+from ailab.runtimes.base import Limits, Runtime, Seen, Site, TaskSpec, TaskState, Usage
+from ailab.runtimes.limits import variables_under
+from ailab.runtimes.terminal import LocalTerminal, Terminal
 from ailab.waiting import wait_for
 
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SHIM = Path(__file__).with_name("shim.py")
 START_SECONDS = 10.0
 KILL_SECONDS = 10.0
@@ -37,16 +37,16 @@ class ProcessRuntime(Runtime):
     """State is files in a folder per task; whether a task lives is whether its shim holds the folder's lock."""
 
     name: ClassVar[str] = "process"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.limits_processes})
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shims: list[subprocess.Popen[bytes]] = []
 
     def _of(self, task_id: str) -> Path:
-        if not _ID.fullmatch(task_id):
-            raise UsageError(_("{id} will not do as a task's id.").format(id=repr(task_id)))
-        return self._folder / task_id
+        return task_files.folder_of(self._folder, task_id)
+
+    def site(self, kind: str, lab: LabPaths) -> Site:
+        return Site(sys.executable, lab, "127.0.0.1", self.capabilities)
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
@@ -58,9 +58,9 @@ class ProcessRuntime(Runtime):
             self._end_marked(folder)
             for name in ("child.json", "exit.json", "grace"):
                 (folder / name).unlink(missing_ok=True)
-            kept = {"spec": spec.to_json(), "attempt": seen.attempt + 1, "token": f"{spec.id}-{secrets.token_hex(8)}"}
-            kept["boot"] = _boot()
-            files.replace(folder / "spec.json", json.dumps(kept), mode=0o600)
+            kept = {"spec": _told_of_quota(spec).to_json(), "attempt": seen.attempt + 1}
+            kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
+            task_files.write_kept(folder, kept)
             # Looking at those that have ended lets the system forget them.
             self._shims = [started for started in self._shims if started.poll() is None]
             shim = command.start_detached(
@@ -77,15 +77,14 @@ class ProcessRuntime(Runtime):
 
     def poll(self, task_id: str) -> Seen:
         folder = self._of(task_id)
-        kept = files.read_json(folder / "spec.json")
+        kept = task_files.read_kept(folder)
         if kept is None:
             return Seen(TaskState.absent)
         # The lock is looked at before the files: a task that ends in between is then seen as ended.
         alive = files.is_locked(folder / "lock")
         attempt = kept["attempt"]
-        end = files.read_json(folder / "exit.json")
-        if end is not None and end["attempt"] == attempt:
-            return Seen(TaskState.exited, **end)
+        if (ended := task_files.read_end(folder, attempt)) is not None:
+            return ended
         child = files.read_json(folder / "child.json")
         if child is None or child["attempt"] != attempt:
             if alive:
@@ -98,8 +97,7 @@ class ProcessRuntime(Runtime):
         return self._bury(folder, kept, child)
 
     def spec(self, task_id: str) -> TaskSpec | None:
-        kept = files.read_json(self._of(task_id) / "spec.json")
-        return None if kept is None else TaskSpec.from_json(kept["spec"])
+        return task_files.read_spec(self._of(task_id))
 
     def _why_no_shim(self, folder: Path) -> str:
         try:
@@ -121,14 +119,11 @@ class ProcessRuntime(Runtime):
             reason="lost" if rebooted else "shim-killed",
             attempt=kept["attempt"],
         )
-        end = {key: value for key, value in seen.to_json().items() if key not in ("state", "pid", "account")}
-        with contextlib.suppress(OSError):  # a full disk: the next poll comes to the same end
-            files.replace(folder / "exit.json", json.dumps(end), mode=0o600)
-        return seen
+        return task_files.write_end(folder, seen)
 
     def _end_marked(self, folder: Path) -> None:
         """KILL what carries the mark of the last attempt: its shim is gone, so nobody else will."""
-        kept = files.read_json(folder / "spec.json")
+        kept = task_files.read_kept(folder)
         if kept is None:
             return
 
@@ -158,62 +153,41 @@ class ProcessRuntime(Runtime):
     def logs(self, task_id: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
         folder = self._of(task_id)
         if not follow:
-            yield from deque(self._lines(folder), maxlen=tail)
+            yield from deque(kept_log.lines(folder), maxlen=tail)
             return
         yield from self._follow(folder, task_id, tail)
 
-    def _lines(self, folder: Path) -> Iterator[str]:
-        """All that is kept. A rotation may have cut a line in two."""
-        rest = b""
-        for name in ("log.1", "log"):
-            try:
-                with (folder / name).open("rb") as source:
-                    for line in source:
-                        rest += line
-                        if rest.endswith(b"\n"):
-                            yield _text(rest[:-1])
-                            rest = b""
-            except FileNotFoundError:
-                continue
-        if rest:
-            yield _text(rest)
-
     def _follow(self, folder: Path, task_id: str, tail: int | None) -> Iterator[str]:
-        """Lines as they come. A rotated log is read to its end before the new one is opened."""
-        wait_for(
-            lambda: (folder / "log").exists(), timeout=START_SECONDS, what=_("output of {task}").format(task=task_id)
-        )
-        source = (folder / "log").open("rb")
+        """Lines as they come. A file that is rotated away is read to its end, and every later one that is kept."""
+        what = _("output of {task}").format(task=task_id)
+        source = wait_for(lambda: kept_log.open_oldest(folder), timeout=START_SECONDS, what=what)
+        rest, come = b"", deque[str](maxlen=tail)
         try:
-            # What was rotated away stands before what is open; unless that was rotated away since.
-            rotated = _inode(folder / "log.1") == os.fstat(source.fileno()).st_ino
-            *lines, rest = ((b"" if rotated else _content(folder / "log.1")) + source.read()).split(b"\n")
-            yield from deque(map(_text, lines), maxlen=tail)
             while True:
                 ended = self.poll(task_id).state not in (TaskState.running, TaskState.starting)
-                moved = _inode(folder / "log") != os.fstat(source.fileno()).st_ino
+                moved = kept_log.is_moved(folder, source)
                 # A line, or a letter of it, may have come in part.
                 *lines, rest = (rest + source.read()).split(b"\n")
-                yield from map(_text, lines)
+                come.extend(map(kept_log.text, lines))
                 if moved:
+                    following = kept_log.open_next(folder, source)
                     source.close()
-                    source = (folder / "log").open("rb")
-                elif ended:
+                    source = following
+                    continue
+                yield from come
+                come = deque()
+                if ended:
                     break
-                elif not lines:
-                    wait_for(
-                        partial(self._moved_on, folder, source, task_id),
-                        timeout=365 * 86400,
-                        what=_("output of {task}").format(task=task_id),
-                    )
+                if not lines:
+                    wait_for(partial(self._moved_on, folder, source, task_id), timeout=365 * 86400, what=what)
             if rest:
-                yield _text(rest)
+                yield kept_log.text(rest)
         finally:
             source.close()
 
     def _moved_on(self, folder: Path, source: Any, task_id: str) -> bool:
         grown = os.fstat(source.fileno()).st_size > source.tell()
-        moved = _inode(folder / "log") != os.fstat(source.fileno()).st_ino
+        moved = kept_log.is_moved(folder, source)
         return grown or moved or self.poll(task_id).state not in (TaskState.running, TaskState.starting)
 
     def _running(self, task_id: str) -> TaskSpec:
@@ -226,6 +200,10 @@ class ProcessRuntime(Runtime):
     def exec(self, task_id: str, argv: Sequence[str], *, timeout: float) -> command.Finished:
         spec = self._running(task_id)
         return command.run(argv, timeout=timeout, env=spec.environment, cwd=Path(spec.cwd), check=False)
+
+    def terminal(self, task_id: str, argv: Sequence[str]) -> Terminal:
+        spec = self._running(task_id)
+        return LocalTerminal(argv, {"TERM": "xterm-256color"} | spec.environment, Path(spec.cwd))
 
     def connect(self, task_id: str, port: int | str) -> str:
         self._running(task_id)
@@ -250,10 +228,29 @@ class ProcessRuntime(Runtime):
                 continue
         return Usage(round(cpu, 2), memory, count)
 
+    def limits(self, task_id: str) -> Limits:
+        """As they hold for the task's own process, which hands them on to what it starts."""
+        pid = self.poll(task_id).pid
+        try:
+            process = psutil.Process(pid) if pid is not None else None
+            if process is None:
+                return Limits()
+            memory, _hard = process.rlimit(psutil.RLIMIT_DATA)
+            allowed = len(process.cpu_affinity())
+        except psutil.Error:
+            return Limits()
+        limited = allowed < len(os.sched_getaffinity(0))
+        return Limits(float(allowed) if limited else 0.0, 0 if memory == psutil.RLIM_INFINITY else memory)
+
+    def fault(self, task_id: str) -> str | None:
+        """Nothing: what a process of this machine has is not its own to lose."""
+        return None
+
+    def silence(self) -> str | None:
+        return None
+
     def tasks(self) -> list[str]:
-        if not self._folder.is_dir():
-            return []
-        return sorted(folder.name for folder in self._folder.iterdir() if (folder / "spec.json").exists())
+        return task_files.ids(self._folder)
 
     def remove(self, task_id: str) -> None:
         if self.poll(task_id).state in (TaskState.running, TaskState.starting):
@@ -261,26 +258,15 @@ class ProcessRuntime(Runtime):
         shutil.rmtree(self._of(task_id), ignore_errors=True)
 
 
+def _told_of_quota(spec: TaskSpec) -> TaskSpec:
+    """Where the lab itself is in a container with a limit of CPU time, its tasks are told how many threads are of
+    use."""
+    cpus = spec.cpus or len(os.sched_getaffinity(0))
+    return replace(spec, environment=variables_under(cgroup.own_limits().cpus, cpus) | spec.environment)
+
+
 def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace")
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
 
 
 def _proportional_memory(pid: int) -> int:

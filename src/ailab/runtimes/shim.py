@@ -100,6 +100,8 @@ def spawn(spec, token, output):
         limit(spec)
         os.chdir(spec["cwd"])
         environment = {**spec["environment"], "AILAB_TASK": token}
+        if spec.get("gpus") is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(spec["gpus"])
         os.execvpe(spec["command"][0], spec["command"], environment)
     except OSError as error:
         os.write(writer, f"{error.strerror}: {error.filename or spec['command'][0]}".encode())

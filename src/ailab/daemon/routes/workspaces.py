@@ -7,14 +7,18 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from ailab.access.services import workspace_spec
+from ailab.containers import workspace_of
 from ailab.daemon.parts import Parts
+from ailab.errors import AilabError
+from ailab.i18n import _
+from ailab.runtimes.base import Seen, TaskSpec, TaskState
+from ailab.runtimes.reasons import note
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
 
 
 class NewWorkspace(BaseModel):
-    """A person's Jupyter server to run and keep running, on a port of loopback that the hub has chosen."""
+    """A person's Jupyter server to run and keep running, listening on a port that the hub has chosen."""
 
     user: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
     port: int = Field(ge=1, le=65535)
@@ -23,8 +27,18 @@ class NewWorkspace(BaseModel):
 
 @router.post("")
 def want_workspace(request: Request, wanted: NewWorkspace) -> dict[str, Any]:
+    """Answers with the task, and at which address this machine reaches it."""
     parts: Parts = request.app.state.parts
-    lab = parts.lab
-    spec = workspace_spec(lab.settings, lab.paths, wanted.user, wanted.port, wanted.variables)
-    parts.supervisor.want(spec, owner=wanted.user, actor=wanted.user)
-    return parts.supervisor.task(spec.id).to_json()
+    spec = workspace_of(parts.lab, wanted.user, wanted.port, wanted.variables)
+    seen = parts.supervisor.want(spec, owner=wanted.user, actor=wanted.user)
+    refuse_ended(spec, seen)
+    return parts.supervisor.task(spec.id).to_json() | {"address": parts.lab.runtime.connect(spec.id, wanted.port)}
+
+
+def refuse_ended(spec: TaskSpec, seen: Seen) -> None:
+    """Raises `AilabError` for a workspace that has ended as soon as it was started."""
+    if seen.state == TaskState.exited:
+        raise AilabError(
+            note(spec, seen) or _("{task} ended at once.").format(task=spec.name),
+            remedy=_("Its log: .ailab/tasks/{task}/log").format(task=spec.id),
+        )

@@ -1,0 +1,5 @@
+"""`python -m ailab`: the command, where no script of that name is."""
+
+from ailab.cli.main import main
+
+main()

@@ -1,0 +1,59 @@
+"""What is kept in a task's folder, whichever runtime keeps it: the specification, and how the last attempt ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ailab import files
+from ailab.errors import UsageError
+from ailab.i18n import _
+from ailab.runtimes.base import Seen, TaskSpec, TaskState
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# What `exit.json` says nothing of: who ran, which has ended.
+_OF_THE_LIVING = ("state", "pid", "account")
+
+
+def folder_of(tasks: Path, task_id: str) -> Path:
+    """The folder of a task below that of all. Raises `UsageError` for an id that could mean another place."""
+    if not _ID.fullmatch(task_id):
+        raise UsageError(_("{id} will not do as a task's id.").format(id=repr(task_id)))
+    return tasks / task_id
+
+
+def ids(tasks: Path) -> list[str]:
+    if not tasks.is_dir():
+        return []
+    return sorted(folder.name for folder in tasks.iterdir() if (folder / "spec.json").exists())
+
+
+def read_kept(folder: Path) -> dict[str, Any] | None:
+    """`spec.json`: the specification, the attempt, what the runtime adds for itself; None before the first start."""
+    return files.read_json(folder / "spec.json")
+
+
+def write_kept(folder: Path, kept: dict[str, Any]) -> None:
+    files.replace(folder / "spec.json", json.dumps(kept), mode=0o600)
+
+
+def read_spec(folder: Path) -> TaskSpec | None:
+    kept = read_kept(folder)
+    return None if kept is None else TaskSpec.from_json(kept["spec"])
+
+
+def read_end(folder: Path, attempt: int) -> Seen | None:
+    """How that attempt ended; None while it has not, or before that has been written down."""
+    end = files.read_json(folder / "exit.json")
+    return Seen.from_json({"state": TaskState.exited, **end}) if end is not None and end["attempt"] == attempt else None
+
+
+def write_end(folder: Path, seen: Seen) -> Seen:
+    """Write down how an attempt ended. On a full disk nothing is written: the next look comes to the same end."""
+    end = {key: value for key, value in seen.to_json().items() if key not in _OF_THE_LIVING}
+    with contextlib.suppress(OSError):
+        files.replace(folder / "exit.json", json.dumps(end), mode=0o600)
+    return seen

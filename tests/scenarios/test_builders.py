@@ -1,0 +1,142 @@
+"""Other builders than BuildKit, for real: Podman's service and buildah build the same Dockerfile to the same files."""
+
+from __future__ import annotations
+
+import pwd
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import podman_service
+import pytest
+from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
+from engines import needs_engine, tree
+from podman_service import needs_podman
+
+from ailab import engine
+from ailab.waiting import wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.root, needs_engine, needs_podman]
+_IDS = "700000:65536"
+# What an engine makes in a container of its own.
+OF_ENGINE = re.compile(r"\.dockerenv|(dev|proc|run|sys)(/.*)?|etc(/(hostname|hosts|mtab|resolv\.conf))?|lab")
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with reachable_folder() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def lab(machine_home: Path, folder: Path) -> Iterator[CommandLine]:
+    with made_lab(machine_home, "science") as line:
+        settings = line.paths.settings
+        text = settings.read_text().replace('name = "lab"', 'name = "builders"')
+        settings.write_text(text.replace("system = []", 'system = ["tree"]'))
+        yield replace(line, environment=line.environment | podman_service.config(folder))
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[str]:
+    with podman_service.service(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def with_ids(lab: CommandLine, machine_home: Path) -> Iterator[None]:
+    """The lab's account has subordinate ids for a while."""
+    account = pwd.getpwuid(lab.paths.state.stat().st_uid).pw_name
+    # Not by usermod, which takes nothing away while the account has a process.
+    kept = {file: file.read_text() for file in (Path("/etc/subuid"), Path("/etc/subgid"))}
+    for file, text in kept.items():
+        file.write_text(f"{text}{account}:{_IDS}\n")
+    yield
+    for file, text in kept.items():
+        file.write_text(text)
+    shutil.rmtree(machine_home / "cache/buildah", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def by_buildah(lab: CommandLine, with_ids: None) -> Iterator[Any]:
+    built = lab.json("image", "build", "--again", "--builder", "buildah", timeout=UP_SECONDS)
+    yield built
+    with closing(engine.connect()) as client:
+        for name in built["names"]:
+            client.images.remove(name, force=True)
+
+
+def test_buildah_hands_the_engine_an_image_that_is_what_the_lock_says(lab: CommandLine, by_buildah: Any) -> None:
+    with closing(engine.connect()) as client:
+        seen = client.api.inspect_image(by_buildah["names"][0])
+        assert seen["Id"] == by_buildah["id"] and seen["Config"]["Healthcheck"]["Test"]
+        assert not [tag for tag in seen["RepoTags"] if "ailab-build" in tag]
+    assert lab.json("image", "verify", timeout=UP_SECONDS)["ok"]
+    assert lab.json("image", "build")["new"] is False
+
+
+@pytest.fixture(scope="module")
+def at_podman(lab: CommandLine, by_buildah: Any, service: str) -> CommandLine:
+    """The lab, with Podman for its engine, which has the base of its images."""
+    dockerfile = lab.run("image", "build", "--print").stdout
+    base = next(line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM"))
+    with closing(engine.connect()) as client, closing(podman_service.client(service)) as second:
+        second.api.load_image(b"".join(client.api.get_image(base)))
+    return replace(lab, environment=lab.environment | {"DOCKER_HOST": service})
+
+
+def test_podman_gives_the_same_layers_twice_and_the_same_files_as_buildah(
+    by_buildah: Any, at_podman: CommandLine, service: str
+) -> None:
+    built = at_podman.json("image", "build", timeout=UP_SECONDS)
+    assert built["new"] and at_podman.json("image", "build")["new"] is False
+    again = at_podman.json("image", "build", "--again", timeout=UP_SECONDS)
+    assert again["new"]
+    with closing(engine.connect()) as client, closing(podman_service.client(service)) as second:
+        first, newest = (second.api.inspect_image(one["id"])["RootFS"]["Layers"] for one in (built, again))
+        assert first == newest
+        here, there = tree(client, by_buildah["id"]), tree(second, built["id"])
+        different = [path for path in here.keys() | there.keys() if here.get(path) != there.get(path)]
+        assert sorted(path for path in different if not OF_ENGINE.fullmatch(path)) == []
+        made = second.containers.run(built["names"][0], detach=True, read_only=True, user="4321:4321")
+        wait_for(lambda: b"Proven" in made.logs() or _ended(made), timeout=120, what="the lab to be ready")
+        assert not _ended(made), made.logs().decode()
+        assert made.exec_run(["tree", "--version"]).exit_code == 0
+        made.remove(force=True, v=True)
+
+
+def _ended(made: Any) -> bool:
+    made.reload()
+    return bool(made.status not in ("created", "running"))
+
+
+@pytest.mark.parametrize(
+    ("builder", "podman", "said"),
+    [
+        ("docker", True, "is Podman, which has no BuildKit"),
+        ("podman", False, "is not Podman"),
+        ("kaniko", False, "no builder called kaniko"),
+    ],
+)
+def test_a_builder_that_cannot_build_here_is_refused(
+    lab: CommandLine, at_podman: CommandLine, builder: str, podman: bool, said: str
+) -> None:
+    refused = (at_podman if podman else lab).run(
+        "image", "build", "--again", "--builder", builder, check=False, timeout=300
+    )
+    assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+
+
+def test_a_step_that_fails_is_told_by_buildah_too(lab: CommandLine, by_buildah: Any) -> None:
+    lock = lab.paths.lock
+    kept = lock.read_text()
+    try:
+        lock.write_text(kept.replace('name = "numpy"\nversion = "', 'name = "numpy"\nversion = "0.0.'))
+        failed = lab.run("image", "build", "--builder", "buildah", check=False, timeout=UP_SECONDS)
+        assert failed.returncode == 1 and "numpy" in failed.stderr, failed.stderr
+    finally:
+        lock.write_text(kept)

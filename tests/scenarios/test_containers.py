@@ -1,0 +1,177 @@
+"""People's tasks in containers: `runtime = "docker"`, then `ailab up`, on a real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import UP_SECONDS, CommandLine, made_lab
+from engines import needs_engine
+
+from ailab import engine
+from ailab.access import hub_client, kernel_client
+from ailab.errors import AilabError
+from ailab.settings_file import set_value
+from ailab.waiting import wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.lab, needs_engine]
+MEMORY = 2**30
+STATE_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def lab(machine_home: Path) -> Iterator[CommandLine]:
+    with made_lab(machine_home, "science") as line:
+        for section, key, value in (
+            ("lab", "runtime", "docker"),
+            ("lab", "name", "container-test"),
+            ("resources", "memory", "1g"),
+            ("resources", "cpus", 1),
+            ("resources", "pids", 300),
+        ):
+            set_value(line.paths.settings, section, key, value)
+        yield line
+    client = engine.connect()
+    for image in client.images.list(name="ailab/container-test"):
+        client.images.remove(image.id, force=True)
+
+
+@pytest.fixture(scope="module")
+def up(lab: CommandLine) -> Any:
+    return lab.json("up", timeout=UP_SECONDS)
+
+
+def workspace(lab: CommandLine, user: str) -> Any:
+    return next(task for task in lab.json("status")["tasks"] if task["id"] == f"workspace-{user}")
+
+
+def cell(lab: CommandLine, user: str, code: str) -> str:
+    return kernel_client.run_cell(lab.paths, lab.web, user, code)
+
+
+def inspected(user: str) -> dict[str, Any]:
+    wanted = {"label": f"org.ailab.task=workspace-{user}"}
+    (found,) = engine.connect().api.containers(filters=wanted)
+    seen: dict[str, Any] = engine.connect().api.inspect_container(found["Id"])
+    return seen
+
+
+def test_services_on_the_host_and_the_workspace_in_a_closed_container(lab: CommandLine, up: Any) -> None:
+    user = up["login"]["user"]
+    assert up["verified"]["ok"] and up["verified"]["environment"] == up["environment"]["id"]
+    task = workspace(lab, user)
+    assert task["limits"] == {"cpus": 1.0, "memory_bytes": MEMORY, "pids": 300, "shm_bytes": 2 * 2**30}
+    seen = inspected(user)
+    host = seen["HostConfig"]
+    assert host["CapDrop"] == ["ALL"] and host["ReadonlyRootfs"] and not host["Privileged"]
+    assert seen["Config"]["User"].split(":")[0] not in ("", "0")
+    sources = [mount["Source"] for mount in seen["Mounts"]]
+    assert not [source for source in sources if source.endswith(".sock")]
+    assert sorted(source for source in sources if "/run/" in source) == [str(lab.paths.hub_socket.parent)]
+    assert not [source for source in sources if source in (str(lab.paths.state), str(lab.paths.secrets))]
+    published = [place for places in seen["NetworkSettings"]["Ports"].values() for place in places or ()]
+    assert [place["HostIp"] for place in published] == ["127.0.0.1"]
+
+
+def test_notebooks_are_the_labs_and_the_rest_is_the_persons_own(lab: CommandLine, up: Any) -> None:
+    code = (
+        "import os, getpass\nopen('notebooks/made', 'w').write('here')\nopen('mine', 'w').close()\n"
+        "print(os.getcwd(), getpass.getuser(), os.path.exists('/lab/.ailab/secrets'), os.environ['OMP_NUM_THREADS'])\n"
+        "try: os.unlink('/lab/.ailab/run/hub/hub.sock')\nexcept OSError as error: print(error.strerror)"
+    )
+    user = up["login"]["user"]
+    assert cell(lab, user, code).split("\n")[:2] == [f"/lab {user} False 1", "Read-only file system"]
+    assert (lab.lab / "notebooks/made").read_text() == "here"
+    assert (lab.paths.workspaces / user / "mine").exists() and not (lab.lab / "mine").exists()
+
+
+def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(lab: CommandLine, up: Any) -> None:
+    user = up["login"]["user"]
+    hub_client.start_server(lab.paths, "neighbour")
+    before = workspace(lab, "neighbour")
+    status, kernel = hub_client.web_call(lab.paths, lab.web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
+    assert status == 201
+    code = "import threading; threading.Timer(0.5, lambda: bytearray(b'1' * 1_500_000_000)).start()"
+    kernel_client.execute(lab.paths, lab.web, user, kernel["id"], code)
+
+    def told() -> str:
+        return str(workspace(lab, user)["note"])
+
+    note = wait_for(told, timeout=STATE_SECONDS, what="the note")
+    assert "more memory than its limit of 1 GiB" in note and "[resources] memory" in note
+    assert "more memory" in " ".join(lab.run("status").stdout.split())
+    events = [event for event in lab.json("events") if event["detail"].get("reason") == "out-of-memory"]
+    assert events and events[0]["subject"] == f"workspace-{user}" and "1 GiB" in events[0]["detail"]["note"]
+    assert cell(lab, user, "print(41 + 1)").strip() == "42", "the workspace itself goes on"
+    assert workspace(lab, "neighbour")["started_at"] == before["started_at"]
+
+
+def test_two_people_cannot_reach_each_other(lab: CommandLine, up: Any) -> None:
+    hub_client.start_server(lab.paths, "neighbour")
+    network = next(iter(inspected("neighbour")["NetworkSettings"]["Networks"].values()))
+    port = inspected("neighbour")["Config"]["Env"]
+    url = next(value for value in port if value.startswith("JUPYTERHUB_SERVICE_URL="))
+    number = int(url.split(":")[2].split("/")[0])
+    probe = (
+        "import socket\nfor place in {places}:\n try: socket.create_connection(place, timeout=2); print('open')\n"
+        " except OSError: print('closed')"
+    )
+    itself = probe.format(places=[(network["IPAddress"], number)])
+    assert cell(lab, "neighbour", itself).strip() == "open", "the probe works"
+    assert cell(lab, up["login"]["user"], itself).strip() == "closed"
+
+
+def test_containers_outlive_the_daemon_and_are_taken_over(lab: CommandLine, up: Any) -> None:
+    user = up["login"]["user"]
+    before = workspace(lab, user)
+    os.kill(int((lab.paths.run / "daemon.lock").read_text()), signal.SIGKILL)
+    after = next(task for task in lab.up()["tasks"] if task["id"] == f"workspace-{user}")
+    assert (after["pid"], after["attempt"], after["started_at"]) == (
+        before["pid"], before["attempt"], before["started_at"]
+    )  # fmt: skip
+
+
+def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, up: Any) -> None:
+    user = up["login"]["user"]
+    before, where = workspace(lab, user), inspected(user)["NetworkSettings"]["Ports"]
+    os.kill(before["pid"], signal.SIGKILL)
+
+    def again() -> bool:
+        task = workspace(lab, user)
+        return bool(task["state"] == "running" and task["attempt"] > before["attempt"])
+
+    wait_for(again, timeout=STATE_SECONDS, what="the next attempt")
+    assert inspected(user)["NetworkSettings"]["Ports"] == where
+
+    def computes() -> bool:
+        try:
+            return cell(lab, user, "print(41 + 1)").strip() == "42"
+        except AilabError:
+            return False
+
+    wait_for(computes, timeout=STATE_SECONDS, what="a cell")
+
+
+def test_down_leaves_nothing_in_the_engine(lab: CommandLine, up: Any) -> None:
+    lab.run("down")
+    assert not [name for name in engine.connect().api.containers(all=True, filters={"label": "org.ailab.task"})
+                if "workspace-" in name["Labels"]["org.ailab.task"]]  # fmt: skip
+    assert lab.json("status")["state"] == "stopped"
+
+
+def test_the_doctor_may_ask_the_engine_too(lab: CommandLine, up: Any) -> None:
+    checks = {check["name"]: check for check in json.loads(lab.run("doctor", "--json", check=False).stdout)["checks"]}
+    assert [finding["severity"] for finding in checks["engine"]["findings"]] == ["ok"], checks["engine"]
+
+
+def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path: Path) -> None:
+    lab.run("down")
+    away = CommandLine(lab.lab, lab.environment | {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
+    refused = away.run("up", check=False)
+    assert refused.returncode == 1 and "no container engine" in refused.stderr
+    assert lab.json("status")["state"] == "stopped"
