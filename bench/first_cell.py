@@ -53,6 +53,16 @@ class Browser:
     def token(self) -> str:
         return self._cookies.get("_xsrf", "")
 
+    def wait_for_workspace(self, user: str) -> None:
+        """What the page does that stands between the login and JupyterLab: have the workspace started, and wait."""
+        self.ask("POST", f"/hub/api/users/{user}/server", "{}", "application/json")
+
+        def ready() -> bool:
+            _status, known = self.ask("GET", f"/hub/api/users/{user}")
+            return bool(json.loads(known)["servers"].get("", {}).get("ready"))
+
+        wait_for(ready, timeout=READY_SECONDS, what="the workspace", first=0.05)
+
     def log_in(self, user: str, password: str) -> str:
         """Log in by the form; a token of the hub's API for that person."""
         self.ask("GET", "/hub/login")
@@ -83,8 +93,10 @@ def seconds_to_first_cell(client: Any, image: str, folder: Path) -> dict[str, fl
 
         found = wait_for(login, timeout=READY_SECONDS, what="the lab's password")
         ready = time.perf_counter() - started
-        token = Browser(port).log_in(found[1], found[2])
+        browser = Browser(port)
+        token = browser.log_in(found[1], found[2])
         (paths.secrets / "service-token").write_text(token)
+        browser.wait_for_workspace(found[1])
         printed = run_cell(paths, ("127.0.0.1", port), found[1], CELL)
         assert printed.strip() == ANSWER, printed
         return {"password": ready, "cell": time.perf_counter() - started}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+from conftest import CommandLine, plain_environment, reachable_folder
 from rooms import processes_of, services_and_workspaces, tasks
 
 from ailab.waiting import wait_for
@@ -99,6 +101,13 @@ def test_two_ups_at_once(science: CommandLine) -> None:
     for process in running:
         out, _err = process.communicate(timeout=120)
         assert process.returncode == 0 and json.loads(out)["state"] == "ready"
+
+
+def test_init_makes_the_lab_that_the_option_names(machine_home: Path) -> None:
+    with reachable_folder() as folder:
+        line = CommandLine(folder / "lab", plain_environment(os.environ["HOME"], AILAB_HOME=str(machine_home)))
+        made = line.json("init")
+        assert made["lab"] == str(line.lab) and (line.lab / "lab.toml").exists()
 
 
 def test_usage_errors_exit_with_2(science: CommandLine) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ailab import files
-from ailab.cli import labs
+from ailab.cli import invocation, labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
@@ -18,12 +18,15 @@ DEFAULT_STACK = "tensorflow-2.9"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help=_("The lab's folder; it is made if need be."))] = Path(),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help=_("The lab's folder; it is made if need be; else --lab's, or this one.")),
+    ] = None,
     stack: Annotated[str, typer.Option(help=_("The stack of its environment: ailab env stacks."))] = DEFAULT_STACK,
     port: Annotated[int, typer.Option(help=_("The web port."), min=1, max=65535)] = 8888,
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))] = False,
 ) -> None:
-    root = folder.expanduser().absolute()
+    root = (folder or invocation.current.lab or Path()).expanduser().absolute()
     if LabPaths(root).settings.exists():
         raise Conflict(
             _("There is a lab in {path} already.").format(path=root),

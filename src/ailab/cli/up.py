@@ -23,17 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ready:
-    """How `up` ends: where to go and how to log in. `password` is set once, when the user was made."""
+    """Where to go and how to log in, once the hub answers. `password` is set once, when the user was made."""
 
-    document: dict[str, Any]
+    url: str
     user: str
     password: str | None
     link: str
-    verified: dict[str, Any]
 
-    def to_json(self) -> dict[str, Any]:
-        login = {"user": self.user, "password": self.password, "link": self.link}
-        return self.document | {"login": login, "verified": self.verified}
+    def login(self) -> dict[str, Any]:
+        return {"user": self.user, "password": self.password, "link": self.link}
 
 
 def up(
@@ -51,20 +49,34 @@ def up(
     holder = port_holder(port)
     base = image_base()
     if not foreground:
-        tell(bring_up(prepare(port, carried), person, holder, base), json=json)
+        run_up(prepare(port, carried), person, holder, base, json=json)
         return
     with told_to_end():
         lab = prepare(port, carried)
         with ends_with_us(lab):
-            tell(bring_up(lab, person, holder, base), json=json)
+            run_up(lab, person, holder, base, json=json, told_early=True)
             stay(lab)
 
 
-def tell(ready: Ready, *, json: bool) -> None:
+def run_up(lab: Lab, person: str, holder: str, base: Base | None, *, json: bool, told_early: bool = False) -> None:
+    """The steps of `up`, and its last words. `told_early`: how to log in is said before the lab is proven, to who waits
+    for it at a container's log; the container's health tells of the proof."""
+    from ailab import bringup
+
+    lab.make_private_folders()
+    with bringup.one_at_a_time(lab, note):
+        ready = bring_up(lab, person, holder, base)
+        if told_early and not json:
+            tell(as_text(lab, ready))
+        verified = prove(lab, ready)
     if json:
-        print_json(ready.to_json())
+        print_json(lab.client.get("/api/status") | {"login": ready.login(), "verified": verified})
     else:
-        say(as_text(ready))
+        tell(proven_line(verified) if told_early else as_text(lab, ready, verified))
+
+
+def tell(text: str) -> None:
+    say(text)
     sys.stdout.flush()
 
 
@@ -144,37 +156,41 @@ def _of_image() -> Lab:
 
 
 def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
-    """The steps of `up`, each shown with its time. Whatever is in place already is left alone."""
-    from ailab import bases, bringup, containers, imaging, mounting, preflight, provision
+    """Until the hub answers: each step shown with its time. Whatever is in place already is left alone."""
+    from ailab import bases, bringup, containers, imaging, mounting, provision
 
-    lab.make_private_folders()
-    with bringup.one_at_a_time(lab, note):
-        bringup.check_port(lab, holder)
-        containers.refuse_without_engine(lab)
-        mounting.ensure(lab)
-        bases.tell_of_missing(lab, note)
-        provision.ensure_environment(lab, step, note)
-        provision.ensure_tools(lab, step)
-        if base is not None:
-            imaging.ensure(lab, base, step, note)
-        with step(_("Starting the lab")) as tell:
-            bringup.ensure_daemon(lab)
-            bringup.wait_until_ready(lab, tell)
-        first = lab.client.post("/api/users/first", {"name": person})
-        with step(_("Running a cell in the lab")) as tell:
-            verified = bringup.prove(lab, first["name"], tell)
-            tell(versions(verified))
-        preflight.refuse_silent_cpu(lab, verified["gpus"])
-        link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
-        return Ready(lab.client.get("/api/status"), first["name"], first["password"], link, verified)
+    bringup.check_port(lab, holder)
+    containers.refuse_without_engine(lab)
+    mounting.ensure(lab)
+    bases.tell_of_missing(lab, note)
+    provision.ensure_environment(lab, step, note)
+    provision.ensure_tools(lab, step)
+    if base is not None:
+        imaging.ensure(lab, base, step, note)
+    with step(_("Starting the lab")) as tell:
+        bringup.ensure_daemon(lab)
+        bringup.wait_until_ready(lab, tell)
+    first = lab.client.post("/api/users/first", {"name": person})
+    link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
+    return Ready(lab.client.get("/api/status")["url"], first["name"], first["password"], link)
 
 
-def as_text(ready: Ready) -> str:
+def prove(lab: Lab, ready: Ready) -> dict[str, Any]:
+    """What a cell in the first person's workspace finds; refused where it computes on a CPU that was not asked for."""
+    from ailab import bringup, preflight
+
+    with step(_("Running a cell in the lab")) as tell:
+        verified = bringup.prove(lab, ready.user, tell)
+        tell(versions(verified))
+    preflight.refuse_silent_cpu(lab, verified["gpus"])
+    return verified
+
+
+def as_text(lab: Lab, ready: Ready, verified: dict[str, Any] | None = None) -> str:
     """The end of `up` for a person, in 80 columns."""
-    document, verified = ready.document, ready.verified
     lines = [
         "",
-        _("The lab is ready:  {url}").format(url=document["url"]),
+        _("The lab is ready:  {url}").format(url=ready.url),
         _("  User             {user}").format(user=ready.user),
     ]
     if ready.password:
@@ -185,13 +201,17 @@ def as_text(ready: Ready) -> str:
         lines.append(_("  Password         the one that you chose. Forgotten? ailab open"))
     lines += [
         _("  Or log in with   ailab open"),
-        _("  Files            {root}").format(root=document["lab"]["root"]),
-        _("  Proven           {versions}").format(versions=versions(verified)),
+        _("  Files            {root}").format(root=lab.paths.root),
+        *([proven_line(verified)] if verified is not None else []),
         "",
         _("Stop it:    ailab down"),
         _("How it is:  ailab status"),
     ]
     return "\n".join(lines)
+
+
+def proven_line(verified: dict[str, Any]) -> str:
+    return _("  Proven           {versions}").format(versions=versions(verified))
 
 
 def versions(verified: dict[str, Any]) -> str:
