@@ -49,7 +49,7 @@ class Capability(StrEnum):
     images = "images"
 
 
-class _Stored:
+class Stored:
     """Data that is kept as JSON. Reading is lenient: a field that an older or newer ailab wrote is passed over."""
 
     @classmethod
@@ -65,7 +65,7 @@ class _Stored:
 
 
 @dataclass(frozen=True)
-class Mount(_Stored):
+class Mount(Stored):
     """A folder or file of this machine that an isolated task sees at `target`. Without a `source` it is an empty folder
     in memory, which ends with the task."""
 
@@ -75,7 +75,7 @@ class Mount(_Stored):
 
 
 @dataclass(frozen=True)
-class TaskSpec(_Stored):
+class TaskSpec(Stored):
     """A command to run.
 
     `environment` is the command's whole environment and may hold secrets: it is kept in files of mode 0600 and never
@@ -111,7 +111,7 @@ class TaskSpec(_Stored):
 
 
 @dataclass(frozen=True)
-class Seen(_Stored):
+class Seen(Stored):
     """How a task is now. Times are ISO 8601 in UTC.
 
     `exit_status` is 128 + n after signal n. `reason` says why a task ended that did not end by itself: `stopped`,
@@ -134,7 +134,7 @@ class Seen(_Stored):
 
 
 @dataclass(frozen=True)
-class Usage(_Stored):
+class Usage(Stored):
     """What all processes of a task use: CPU seconds since they started, memory in bytes (shared pages counted once
     where the system tells), how many they are; the most memory so far where that is kept, else 0."""
 
@@ -145,7 +145,7 @@ class Usage(_Stored):
 
 
 @dataclass(frozen=True)
-class Limits(_Stored):
+class Limits(Stored):
     """The limits in force, read back from the kernel: how many CPUs' time, bytes of memory, processes and threads,
     bytes of /dev/shm. 0: none."""
 
