@@ -25,7 +25,7 @@ from sqlalchemy import (
 from ailab.errors import AilabError
 from ailab.i18n import _
 
-NEWEST = "0002"
+NEWEST = "0003"
 metadata = MetaData()
 
 # Who changed what, from which state to which, when: the audit log. Times are ISO 8601 in UTC.
@@ -77,6 +77,74 @@ login_codes = Table(
     Column("digest", String, primary_key=True),
     Column("user", String, nullable=False),
     Column("expires", Float, nullable=False),
+)
+
+# Jobs; see `jobs.model`. Times are seconds since the epoch. What the scheduler looks at has columns of its own, beside
+# `request`, for thousands may wait. `attempt` is the runtime's, `failures` those that were retried. `asked` is who or what
+# wants the job stopped. `array` is the first job of those that were submitted as one, `part` the number within it.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("state", String, nullable=False, index=True),
+    Column("request", JSON, nullable=False),
+    Column("snapshot", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_bytes", Integer, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("gpu_fraction", Float, nullable=False),
+    Column("waits", Boolean, nullable=False),
+    Column("submitted_at", Float, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("exit_status", Integer),
+    Column("reason", String, nullable=False, default=""),
+    Column("note", String, nullable=False, default=""),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("asked", String, nullable=False, default=""),
+    Column("repeats", Integer),
+    Column("array", Integer),
+    Column("part", Integer),
+    sqlite_autoincrement=True,
+)
+
+# Who holds what of the machine: one row for each task that holds something. `gpus` are pairs of an id and a share.
+leases = Table(
+    "leases",
+    metadata,
+    Column("task", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("cpus", Integer, nullable=False),
+    Column("memory_bytes", Integer, nullable=False),
+    Column("gpus", JSON, nullable=False),
+    Column("since", Float, nullable=False),
+)
+
+# What each user has used of the machine, in seconds of all of it, as it counted at `at`; see `jobs.scheduling`.
+usage = Table(
+    "usage",
+    metadata,
+    Column("owner", String, primary_key=True),
+    Column("used", Float, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+# Requests that are submitted again and again: `every` seconds, next at `due`.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("every", Float, nullable=False),
+    Column("due", Float, nullable=False),
+    Column("last_job", Integer),
+    sqlite_autoincrement=True,
 )
 
 

@@ -1,0 +1,319 @@
+"""The jobs of a lab, durably: each change of a job is one transaction, with its event and its leases."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from ailab.errors import Conflict, NotFound, UsageError
+from ailab.events import record
+from ailab.i18n import _
+from ailab.jobs.model import ENDED, HOLDING, After, EndReason, JobRequest, JobState, task_id
+from ailab.jobs.scheduling import charge, decayed
+from ailab.resources.ledger import Capacity, Lease
+from ailab.store import Store
+from ailab.store import jobs as table
+from ailab.store import leases as lease_table
+from ailab.store import usage as usage_table
+
+_NO_CODE = {"request", "snapshot"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands in the store. Times are seconds since the epoch."""
+
+    id: int
+    name: str
+    owner: str
+    state: str
+    request: JobRequest
+    snapshot: dict[str, Any] = field(repr=False)
+    priority: int
+    submitted_at: float
+    not_before: float
+    started_at: float | None
+    ended_at: float | None
+    exit_status: int | None
+    reason: str
+    note: str
+    attempt: int
+    failures: int
+    asked: str
+    repeats: int | None
+    array: int | None
+    part: int | None
+
+    @property
+    def task(self) -> str:
+        return task_id(self.id)
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Job:
+        values = {name: row[name] for name in cls.__dataclass_fields__ if name != "request"}
+        return cls(**values, request=JobRequest.from_json(row["request"]))
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt of a job ended."""
+
+    state: JobState
+    reason: str = ""
+    note: str = ""
+    exit_status: int | None = None
+    ended_at: float | None = None
+
+
+class Jobs:
+    """All changes of jobs and of leases. Callers may be on any thread; each call is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._engine = store.engine
+        # Set when somebody should look at the queue.
+        self.changed = threading.Event()
+
+    def submit(
+        self,
+        requests: Sequence[JobRequest],
+        *,
+        owner: str,
+        actor: str,
+        snapshot: Mapping[str, Any] | None = None,
+        repeats: int | None = None,
+    ) -> list[int]:
+        """Queue jobs, all or none; more than one are the parts of an array. Their ids.
+
+        Raises `UsageError` for a job to come after that there is not.
+        """
+        with self._engine.begin() as connection:
+            self._check_after(connection, requests)
+            ids: list[int] = []
+            for part, request in enumerate(requests, 1):
+                values = _row_of(request) | {"owner": owner, "snapshot": dict(snapshot or {}), "repeats": repeats}
+                if len(requests) > 1:
+                    values |= {"array": ids[0] if ids else None, "part": part}
+                made = connection.execute(insert(table).values(**values)).inserted_primary_key
+                assert made is not None, "SQLite numbers the rows"
+                ids.append(int(made[0]))
+            if len(ids) > 1:
+                connection.execute(update(table).where(table.c.id == ids[0]).values(array=ids[0]))
+            subject = f"job-{ids[0]}" + (f"..{ids[-1]}" if len(ids) > 1 else "")
+            detail = {"name": requests[0].name, "count": len(ids)}
+            record(connection, actor=actor, kind="job", subject=subject, after=JobState.queued, detail=detail)
+        self.changed.set()
+        return ids
+
+    def _check_after(self, connection: Connection, requests: Sequence[JobRequest]) -> None:
+        wanted = {after.job for request in requests for after in request.after}
+        known = set(connection.execute(select(table.c.id).where(table.c.id.in_(wanted))).scalars()) if wanted else set()
+        for missing in sorted(wanted - known):
+            raise UsageError(
+                _("There is no job {id} to come after.").format(id=missing), remedy=_("See those there are: ailab jobs")
+            )
+
+    def get(self, job: int) -> Job:
+        with self._engine.connect() as connection:
+            row = connection.execute(select(table).where(table.c.id == job)).mappings().first()
+        if row is None:
+            raise NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
+        return Job.of(row)
+
+    def list(
+        self, *, states: Sequence[str] = (), owner: str = "", name: str = "", array: int | None = None, limit: int = 100
+    ) -> list[Job]:
+        """The newest first."""
+        query = select(table).order_by(table.c.id.desc()).limit(limit)
+        if states:
+            query = query.where(table.c.state.in_(states))
+        if owner:
+            query = query.where(table.c.owner == owner)
+        if name:
+            query = query.where(table.c.name.like(f"%{name}%"))
+        if array is not None:
+            query = query.where(table.c.array == array)
+        with self._engine.connect() as connection:
+            return [Job.of(row) for row in connection.execute(query).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in each state."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
+            return {str(state): int(count) for state, count in rows}
+
+    def queued(self) -> list[RowMapping]:
+        """What the scheduler needs of those that wait; `request` is left out, which is most of a row."""
+        columns = [column for column in table.c if column.name not in _NO_CODE]
+        with self._engine.connect() as connection:
+            return list(connection.execute(select(*columns).where(table.c.state == JobState.queued)).mappings())
+
+    def holding(self) -> list[Job]:
+        """Those whose task may run."""
+        return self.list(states=HOLDING, limit=1_000_000)
+
+    def states_of(self, ids: Sequence[int]) -> dict[int, str]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(table.c.id, table.c.state).where(table.c.id.in_(ids)))
+            return {int(job): str(state) for job, state in rows}
+
+    def after_of(self, job: int) -> tuple[After, ...]:
+        return self.get(job).request.after
+
+    def leases(self) -> list[tuple[Lease, float]]:
+        """Every lease, and since when it is held."""
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(select(lease_table)).mappings())
+        return [(_lease(row), row["since"]) for row in rows]
+
+    def usage(self, now: float) -> dict[str, float]:
+        """What each user has used, as it counts now."""
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(select(usage_table)).mappings())
+        return {row["owner"]: decayed(row["used"], max(0.0, now - row["at"])) for row in rows}
+
+    def claim(self, job: int, lease: Lease) -> bool:
+        """Give a queued job its lease and have it started; False when it is queued no more."""
+        now = time.time()
+        with self._engine.begin() as connection:
+            values = {"state": JobState.starting, "attempt": table.c.attempt + 1, "started_at": None, "note": ""}
+            values |= {"reason": "", "ended_at": None, "exit_status": None}
+            if not _change(connection, job, (JobState.queued,), values, JobState.starting):
+                return False
+            connection.execute(insert(lease_table).values(**_lease_row(lease), since=now))
+        return True
+
+    def started(self, job: int, attempt: int, started_at: float) -> None:
+        """Its task has been seen."""
+        with self._engine.begin() as connection:
+            values = {"state": JobState.running, "attempt": attempt, "started_at": started_at}
+            _change(connection, job, (JobState.starting,), values, JobState.running)
+
+    def ask_to_stop(self, job: int, asked: str, *, actor: str) -> str:
+        """Note that a job is to end; one that waits has ended with that. Its state now. Raises `Conflict` for one that
+        has ended."""
+        now = time.time()
+        with self._engine.begin() as connection:
+            values = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked, "ended_at": now}
+            if _change(connection, job, (JobState.queued,), values, JobState.stopped, actor=actor):
+                self.changed.set()
+                return JobState.stopped
+            if _change(connection, job, HOLDING, {"asked": asked}, "stopping", actor=actor):
+                self.changed.set()
+                return JobState.running
+        ended = self.get(job)
+        raise Conflict(_("Job {id} has ended already: {state}.").format(id=job, state=ended.state))
+
+    def end(self, job: Job, end: End, capacity: Capacity) -> bool:
+        """Write down how a job ended, charge what it used to its owner, and free its lease."""
+        ended_at = end.ended_at or time.time()
+        values = {"state": end.state, "reason": end.reason, "note": end.note, "exit_status": end.exit_status}
+        with self._engine.begin() as connection:
+            states = HOLDING if job.state in HOLDING else (job.state,)
+            if not _change(connection, job.id, states, values | {"ended_at": ended_at}, end.state, detail=vars(end)):
+                return False
+            self._free(connection, job.task, capacity)
+        self.changed.set()
+        return True
+
+    def again(self, job: Job, end: End, capacity: Capacity, *, not_before: float, failures: int) -> None:
+        """Queue a job for another attempt, after one that ended so."""
+        values = {"state": JobState.queued, "not_before": not_before, "failures": failures, "note": end.note}
+        values |= {"reason": end.reason, "exit_status": end.exit_status}
+        with self._engine.begin() as connection:
+            if _change(connection, job.id, HOLDING, values, JobState.queued, detail=vars(end)):
+                self._free(connection, job.task, capacity)
+        self.changed.set()
+
+    def keep_lease(self, lease: Lease, *, since: float) -> None:
+        """A lease of what is no job: a workspace, an endpoint."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(lease_table).where(lease_table.c.task == lease.task))
+            connection.execute(insert(lease_table).values(**_lease_row(lease), since=since))
+
+    def free(self, task: str, capacity: Capacity) -> None:
+        with self._engine.begin() as connection:
+            self._free(connection, task, capacity)
+
+    def _free(self, connection: Connection, task: str, capacity: Capacity) -> None:
+        row = connection.execute(select(lease_table).where(lease_table.c.task == task)).mappings().first()
+        if row is None:
+            return
+        connection.execute(delete(lease_table).where(lease_table.c.task == task))
+        # A clock that was set back in between charges nothing.
+        now = time.time()
+        used = charge(_lease(row), capacity, max(0.0, now - row["since"]))
+        known = connection.execute(select(usage_table).where(usage_table.c.owner == row["owner"])).mappings().first()
+        before = decayed(known["used"], max(0.0, now - known["at"])) if known is not None else 0.0
+        connection.execute(delete(usage_table).where(usage_table.c.owner == row["owner"]))
+        connection.execute(insert(usage_table).values(owner=row["owner"], used=before + used, at=now))
+
+    def note_snapshot(self, job: int, snapshot: Mapping[str, Any]) -> None:
+        """What the job has run, where that is no more what was there when it was submitted."""
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(table.c.id == job).values(snapshot=dict(snapshot)))
+
+    def forget(self, before: float, keep: int) -> list[int]:
+        """Remove jobs that ended before `before`, but for the newest `keep` of all; the ids of those that are gone."""
+        with self._engine.begin() as connection:
+            newest = select(table.c.id).order_by(table.c.id.desc()).limit(keep)
+            old = table.c.state.in_(ENDED) & (table.c.ended_at < before) & table.c.id.not_in(newest)
+            ids = [int(job) for job in connection.execute(select(table.c.id).where(old).limit(500)).scalars()]
+            connection.execute(delete(table).where(table.c.id.in_(ids)))
+        return ids
+
+
+def _row_of(request: JobRequest) -> dict[str, Any]:
+    return {
+        "name": request.name,
+        "state": JobState.queued,
+        "request": request.to_json(),
+        "priority": request.priority,
+        "cpus": request.cpus,
+        "memory_bytes": request.memory_bytes,
+        "gpus": request.gpus,
+        "gpu_fraction": request.gpu_fraction,
+        "waits": bool(request.after),
+        "submitted_at": time.time(),
+        "not_before": request.not_before,
+    }
+
+
+def _change(
+    connection: Connection,
+    job: int,
+    states: Sequence[str],
+    values: Mapping[str, Any],
+    after: str,
+    *,
+    actor: str = "daemon",
+    detail: Mapping[str, Any] | None = None,
+) -> bool:
+    """Change a job that is still in one of `states`, with its event; whether it was."""
+    before = connection.execute(select(table.c.state).where(table.c.id == job)).scalar()
+    if before not in states:
+        return False
+    connection.execute(update(table).where(table.c.id == job).values(**values))
+    known = {name: value for name, value in (detail or {}).items() if value not in (None, "")}
+    record(connection, actor=actor, kind="job", subject=task_id(job), before=before, after=after, detail=known)
+    return True
+
+
+def _lease(row: RowMapping) -> Lease:
+    gpus = tuple((str(gpu), float(share)) for gpu, share in row["gpus"])
+    return Lease(row["task"], row["owner"], row["cpus"], row["memory_bytes"], gpus)
+
+
+def _lease_row(lease: Lease) -> dict[str, Any]:
+    gpus = [[gpu, share] for gpu, share in lease.gpus]
+    return {
+        "task": lease.task,
+        "owner": lease.owner,
+        "cpus": lease.cpus,
+        "memory_bytes": lease.memory_bytes,
+        "gpus": gpus,
+    }
