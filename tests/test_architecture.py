@@ -39,6 +39,7 @@ WIRING = {
     "sharing",
     "fingerprint",
     "checkup",
+    "working",
 }
 TOP = {"daemon", "portal", "cli", "__main__"}
 # What a layer may import, besides itself.

@@ -26,21 +26,31 @@ def workspace_of(lab: Lab, user: str, port: int, variables: Mapping[str, str]) -
     Raises `NotFound` where the image that it would run in has not been built, `SettingsError` for a mount that cannot
     serve, `EngineError` where there is no engine.
     """
-    from ailab import mounting
     from ailab.access.services import workspace_spec
 
     site = lab.runtime.site(TaskKind.workspace, lab.paths)
     spec = workspace_spec(lab.settings, lab.paths, site, user, port, variables)
     if Capability.images not in site.capabilities:
         return spec
+    return contained(lab, spec, site, user)
+
+
+def contained(lab: Lab, spec: TaskSpec, site: Site, user: str, more: tuple[Mount, ...] = ()) -> TaskSpec:
+    """A task of `user` as it runs in the image of the lab's environment, with the mounts that all have, and `more`.
+    Raises what `workspace_of` does."""
+    from ailab import mounting
+
     mounting.check(lab)
     image, generation = image_for(lab)
     home = _prepare(lab, site, user, generation)
+    for mount in more:
+        # Where something is mounted there is a folder; the engine would make it, as root.
+        (home / Path(mount.target).relative_to(site.lab.root)).mkdir(parents=True, exist_ok=True)
     environment, certificates = _environment(spec, site, user)
     return replace(
         spec,
         image=image,
-        mounts=(*_mounts(lab, site, home), *certificates),
+        mounts=(*_mounts(lab, site, home), *more, *certificates),
         environment=environment,
         gpus=_gpus(lab) if spec.gpus is None else spec.gpus,
     )

@@ -128,6 +128,11 @@ class LabPaths:
         return self.state / "secrets"
 
     @property
+    def jobs(self) -> Path:
+        """What jobs leave, a folder a job: checkpoints, progress."""
+        return self.state / "jobs"
+
+    @property
     def hub(self) -> Path:
         return self.state / "hub"
 

@@ -15,7 +15,25 @@ import typer
 from typer.exceptions import TyperException
 
 from ailab import __version__
-from ailab.cli import bundle, doctor, down, env, events, image, init, invocation, open_, status, up, verify
+from ailab.cli import (
+    bundle,
+    doctor,
+    down,
+    env,
+    events,
+    image,
+    init,
+    invocation,
+    jobs,
+    logs,
+    open_,
+    run as run_,
+    status,
+    stop,
+    top,
+    up,
+    verify,
+)
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
@@ -46,6 +64,13 @@ def build_app() -> typer.Typer:
     app.command("doctor", help=_("What is wrong with this machine and this lab, and what to type."))(doctor.doctor)
     app.command("down", help=_("Stop everything that up started; keep all files."))(down.down)
     app.command("init", help=_("Make a lab: a folder with a lab.toml."))(init.init)
+    own_words = {"allow_interspersed_args": False}
+    app.command("run", help=_("Queue a job: it runs when its turn comes, and goes on when you leave."),
+                context_settings=own_words)(run_.run)  # fmt: skip
+    app.add_typer(jobs.app(), name="jobs", help=_("What waits, what runs, what has ended."))
+    app.command("logs", help=_("The output of a job, or of a task of the lab."))(logs.logs)
+    app.command("stop", help=_("End jobs, with the time that they need to save their state."))(stop.stop)
+    app.command("top", help=_("Who holds what of the machine."))(top.top)
     app.command("events", help=_("Who did what and when."))(events.events)
     app.add_typer(env.app(), name="env", help=_("The environment: lock, build, list, use, roll back."))
     app.add_typer(image.app(), name="image", help=_("The lab as a container image: build it, run it, share it."))

@@ -17,7 +17,10 @@ from ailab.cli import invocation
 
 Update = Callable[[str], None]
 # The commands that our sentences tell people to type.
-COMMANDS = ("up", "down", "status", "open", "verify", "doctor", "init", "events", "env", "image", "bundle")
+COMMANDS = (
+    *("up", "down", "status", "open", "verify", "doctor", "init", "events", "env", "image", "bundle"),
+    *("run", "jobs", "logs", "stop", "top"),
+)
 _COMMAND = re.compile(rf"(?<![\w./-])ailab (?=(?:{'|'.join(COMMANDS)})\b)")
 
 

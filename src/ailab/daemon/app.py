@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from ailab import __version__
 from ailab.daemon.parts import Parts
-from ailab.daemon.routes import lab, people, tasks, workspaces
+from ailab.daemon.routes import jobs, lab, people, tasks, workspaces
 from ailab.errors import AilabError, UsageError
 
 
@@ -17,7 +17,7 @@ def local_api(parts: Parts) -> FastAPI:
     app = FastAPI(title="ailab", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.parts = parts
     api = APIRouter(prefix="/api")
-    for noun in (lab, tasks, workspaces, people):
+    for noun in (lab, tasks, workspaces, people, jobs):
         api.include_router(noun.router)
     app.include_router(api)
     answer_errors(app)

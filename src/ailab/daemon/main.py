@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ailab import files
+from ailab.daemon.job_loop import JobLoop
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
 from ailab.errors import AilabError
@@ -59,13 +60,16 @@ def serve(lab: Lab) -> None:
     parts = Parts.of(lab)
     renew_workspaces(parts)
     want_services(parts)
-    loop = ReconcileLoop(parts)
-    loop.start()
+    loops = [ReconcileLoop(parts), JobLoop(parts)]
+    for loop in loops:
+        loop.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: parts.leaving.set())
+        signal.signal(number, lambda *_: parts.leave())
     asyncio.run(_serve_applications(parts))
-    loop.join(5)
+    for loop in loops:
+        loop.join(5)
     parts.supervisor.close()
+    parts.worker.close()
 
 
 def want_services(parts: Parts) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from ailab.client import UnixConnection
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
 from ailab.fingerprint import build_of
+from ailab.jobs.queue import Jobs
+from ailab.jobs.worker import Worker
 from ailab.lab import Lab
+from ailab.resources.detect import Machine
+from ailab.resources.ledger import Capacity, Gpu
+from ailab.working import job_spec
+
+# What the hub, the proxy, TensorBoard, the daemon and a few Jupyter servers take, and the system's own.
+OWN_MEMORY = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -24,17 +33,33 @@ class Parts:
     supervisor: Supervisor
     users: Users
     measured: Measured
+    jobs: Jobs
+    worker: Worker
     leaving: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def of(cls, lab: Lab) -> Parts:
-        store = lab.store.open()
-        return cls(lab, Supervisor(store, lab.runtime), Users(store), Measured(lab))
+        store, measured = lab.store.open(), Measured(lab)
+        jobs = Jobs(store)
+        worker = Worker(jobs, lab.runtime, capacity_of(measured.machine), partial(job_spec, lab))
+        return cls(lab, Supervisor(store, lab.runtime), Users(store), measured, jobs, worker)
+
+    def leave(self) -> None:
+        """Have the process end; the tasks go on."""
+        self.leaving.set()
+        self.jobs.changed.set()
 
     def status(self) -> dict[str, Any]:
         tasks = [task.to_json() for task in self.supervisor.tasks()]
         document = self.measured.document(tasks, hub_answers=hub_answers(self.lab.paths.hub_socket))
         return document | {"build": build_of(self.lab)}
+
+
+def capacity_of(machine: Machine) -> Capacity:
+    """What tasks may hold of this machine: all its CPUs and GPUs, and its memory but for what the lab's own services and
+    the system take."""
+    gpus = tuple(Gpu(str(gpu.index), gpu.memory_bytes) for gpu in machine.gpus)
+    return Capacity(machine.cpus, max(machine.memory_bytes // 2, machine.memory_bytes - OWN_MEMORY), gpus)
 
 
 def hub_answers(socket: Path) -> bool:

@@ -103,14 +103,14 @@ class Measured:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         own = cgroup.own_limits()
-        self._machine = detect_machine(own.cpus, own.memory_bytes)
+        self.machine = detect_machine(own.cpus, own.memory_bytes)
         self._taken: dict[str, tuple[float, float]] = {}
         self._shown: dict[str, dict[str, Any]] = {}
 
     def document(self, tasks: list[dict[str, Any]], *, hub_answers: bool) -> dict[str, Any]:
         tasks = [task | self._usage(task) for task in tasks]
         state, silence = overall(tasks, hub_answers=hub_answers), silence_note(self._lab.runtime.silence())
-        return _document(self._lab, state, tasks, self._machine, silence)
+        return _document(self._lab, state, tasks, self.machine, silence)
 
     def _usage(self, task: dict[str, Any]) -> dict[str, Any]:
         if task["state"] != TaskState.running:

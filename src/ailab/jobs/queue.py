@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from ailab.errors import Conflict, NotFound, UsageError
 from ailab.events import record
 from ailab.i18n import _
-from ailab.jobs.model import ENDED, HOLDING, After, EndReason, JobRequest, JobState, task_id
+from ailab.jobs.model import ENDED, HOLDING, LIVE, After, EndReason, JobRequest, JobState, task_id
 from ailab.jobs.scheduling import charge, decayed
 from ailab.resources.ledger import Capacity, Lease
 from ailab.store import Store
@@ -21,7 +21,7 @@ from ailab.store import jobs as table
 from ailab.store import leases as lease_table
 from ailab.store import usage as usage_table
 
-_NO_CODE = {"request", "snapshot"}
+_LARGE = {"request", "snapshot"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class End:
     note: str = ""
     exit_status: int | None = None
     ended_at: float | None = None
+    attempt: int | None = None
 
 
 class Jobs:
@@ -75,8 +76,10 @@ class Jobs:
 
     def __init__(self, store: Store) -> None:
         self._engine = store.engine
-        # Set when somebody should look at the queue.
+        # Set when somebody should look at the queue; `_touched` are the jobs that came to it or may have left it.
         self.changed = threading.Event()
+        self._touched: set[int] = set()
+        self._lock = threading.Lock()
 
     def submit(
         self,
@@ -106,7 +109,7 @@ class Jobs:
             subject = f"job-{ids[0]}" + (f"..{ids[-1]}" if len(ids) > 1 else "")
             detail = {"name": requests[0].name, "count": len(ids)}
             record(connection, actor=actor, kind="job", subject=subject, after=JobState.queued, detail=detail)
-        self.changed.set()
+        self._touch(*ids)
         return ids
 
     def _check_after(self, connection: Connection, requests: Sequence[JobRequest]) -> None:
@@ -146,23 +149,40 @@ class Jobs:
             rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
             return {str(state): int(count) for state, count in rows}
 
-    def queued(self) -> list[RowMapping]:
+    def queued(self, among: Collection[int] | None = None) -> list[RowMapping]:
         """What the scheduler needs of those that wait; `request` is left out, which is most of a row."""
-        columns = [column for column in table.c if column.name not in _NO_CODE]
+        query = select(*(column for column in table.c if column.name not in _LARGE))
+        query = query.where(table.c.state == JobState.queued)
+        if among is not None:
+            query = query.where(table.c.id.in_(among))
         with self._engine.connect() as connection:
-            return list(connection.execute(select(*columns).where(table.c.state == JobState.queued)).mappings())
+            return list(connection.execute(query).mappings())
+
+    def touched(self) -> set[int]:
+        """The jobs that came to the queue, or may have left it, since the last call."""
+        with self._lock:
+            found, self._touched = self._touched, set()
+        return found
+
+    def _touch(self, *jobs: int) -> None:
+        with self._lock:
+            self._touched.update(jobs)
+        self.changed.set()
 
     def holding(self) -> list[Job]:
         """Those whose task may run."""
         return self.list(states=HOLDING, limit=1_000_000)
 
-    def states_of(self, ids: Sequence[int]) -> dict[int, str]:
+    def states_of(self, ids: Collection[int]) -> dict[int, str]:
         with self._engine.connect() as connection:
             rows = connection.execute(select(table.c.id, table.c.state).where(table.c.id.in_(ids)))
             return {int(job): str(state) for job, state in rows}
 
-    def after_of(self, job: int) -> tuple[After, ...]:
-        return self.get(job).request.after
+    def after(self, jobs: Collection[int]) -> dict[int, tuple[After, ...]]:
+        """What each of `jobs` comes after."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(table.c.id, table.c.request).where(table.c.id.in_(jobs)))
+            return {int(job): JobRequest.from_json(request).after for job, request in rows}
 
     def leases(self) -> list[tuple[Lease, float]]:
         """Every lease, and since when it is held."""
@@ -200,7 +220,7 @@ class Jobs:
         with self._engine.begin() as connection:
             values = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked, "ended_at": now}
             if _change(connection, job, (JobState.queued,), values, JobState.stopped, actor=actor):
-                self.changed.set()
+                self._touch(job)
                 return JobState.stopped
             if _change(connection, job, HOLDING, {"asked": asked}, "stopping", actor=actor):
                 self.changed.set()
@@ -210,24 +230,25 @@ class Jobs:
 
     def end(self, job: Job, end: End, capacity: Capacity) -> bool:
         """Write down how a job ended, charge what it used to its owner, and free its lease."""
-        ended_at = end.ended_at or time.time()
         values = {"state": end.state, "reason": end.reason, "note": end.note, "exit_status": end.exit_status}
+        values |= {"ended_at": end.ended_at or time.time(), "attempt": end.attempt or job.attempt}
         with self._engine.begin() as connection:
-            states = HOLDING if job.state in HOLDING else (job.state,)
-            if not _change(connection, job.id, states, values | {"ended_at": ended_at}, end.state, detail=vars(end)):
+            if not _change(connection, job.id, LIVE, values, end.state, detail=vars(end)):
                 return False
             self._free(connection, job.task, capacity)
-        self.changed.set()
+        self._touch(job.id)
         return True
 
     def again(self, job: Job, end: End, capacity: Capacity, *, not_before: float, failures: int) -> None:
         """Queue a job for another attempt, after one that ended so."""
         values = {"state": JobState.queued, "not_before": not_before, "failures": failures, "note": end.note}
-        values |= {"reason": end.reason, "exit_status": end.exit_status}
+        values |= {"reason": end.reason, "exit_status": end.exit_status, "attempt": end.attempt or job.attempt}
         with self._engine.begin() as connection:
-            if _change(connection, job.id, HOLDING, values, JobState.queued, detail=vars(end)):
+            # Whoever asked for its end in the meantime is heard at the next look.
+            asked = connection.execute(select(table.c.asked).where(table.c.id == job.id)).scalar()
+            if asked == job.asked and _change(connection, job.id, HOLDING, values, JobState.queued, detail=vars(end)):
                 self._free(connection, job.task, capacity)
-        self.changed.set()
+        self._touch(job.id)
 
     def keep_lease(self, lease: Lease, *, since: float) -> None:
         """A lease of what is no job: a workspace, an endpoint."""
@@ -295,9 +316,9 @@ def _change(
 ) -> bool:
     """Change a job that is still in one of `states`, with its event; whether it was."""
     before = connection.execute(select(table.c.state).where(table.c.id == job)).scalar()
-    if before not in states:
+    same = (table.c.id == job) & (table.c.state == before)
+    if before not in states or not connection.execute(update(table).where(same).values(**values)).rowcount:
         return False
-    connection.execute(update(table).where(table.c.id == job).values(**values))
     known = {name: value for name, value in (detail or {}).items() if value not in (None, "")}
     record(connection, actor=actor, kind="job", subject=task_id(job), before=before, after=after, detail=known)
     return True

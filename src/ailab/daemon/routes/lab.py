@@ -30,15 +30,16 @@ def list_events(request: Request, limit: int = 50) -> list[dict[str, Any]]:
 def down(request: Request) -> dict[str, Any]:
     """Stop every task (workspaces come back with the next `up`), then the daemon."""
     parts = _parts(request)
+    parts.worker.pause()
     parts.supervisor.stop_all()
     with parts.lab.store.engine.begin() as connection:
         events.record(connection, actor="down", kind="lab", subject=parts.lab.settings.lab.name, after="stopped")
-    parts.leaving.set()
+    parts.leave()
     return {"stopped": [task.spec.id for task in parts.supervisor.tasks()]}
 
 
 @router.post("/leave")
 def leave(request: Request) -> dict[str, Any]:
     """End the daemon alone; the tasks go on, and the next daemon takes them over."""
-    _parts(request).leaving.set()
+    _parts(request).leave()
     return {}

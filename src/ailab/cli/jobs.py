@@ -1,0 +1,206 @@
+"""`ailab jobs`: what waits, what runs, what has ended; once, or live."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ailab.cli import labs
+from ailab.cli.output import print_json, say, table
+from ailab.i18n import _
+
+if TYPE_CHECKING:
+    from ailab.lab import Lab
+
+WATCH_SECONDS = 1.0
+_STATE_WIDTH = 20
+
+
+def app() -> typer.Typer:
+    group = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
+    group.callback(invoke_without_command=True)(jobs)
+    group.command("show", help=_("All about one job."))(show)
+    return group
+
+
+def jobs(
+    context: typer.Context,
+    state: Annotated[str, typer.Option(help=_("Only those: queued, running, done, failed, stopped."))] = "",
+    user: Annotated[str, typer.Option(help=_("Only of that user."))] = "",
+    name: Annotated[str, typer.Option(help=_("Only those with that in their name."))] = "",
+    limit: Annotated[int, typer.Option(help=_("How many, the newest first."), min=1)] = 20,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help=_("Go on showing, until Ctrl-C."))] = False,
+    schedules: Annotated[bool, typer.Option("--schedules", help=_("What is run again and again instead."))] = False,
+    json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False,
+) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    lab = labs.open_lab()
+    if schedules:
+        found = lab.client.get("/api/schedules")
+        if json:
+            print_json(found)
+        else:
+            say(schedules_as_text(found))
+        return
+    query = f"/api/jobs?state={state}&owner={user}&name={name}&limit={limit}"
+    if watch and not json:
+        _watch(lab, query)
+        return
+    found = lab.client.get(query)
+    if json:
+        print_json(found)
+    else:
+        say(as_text(found))
+
+
+def show(
+    job: Annotated[int, typer.Argument(metavar="JOB", help=_("Its number."))],
+    json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False,
+) -> None:
+    found = labs.open_lab().client.get(f"/api/jobs/{job}")
+    if json:
+        print_json(found)
+    else:
+        say(job_as_text(found))
+
+
+def _watch(lab: Lab, query: str) -> None:
+    """Until Ctrl-C, which is no failure here."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    try:
+        with Live(console=Console(), auto_refresh=False, screen=Console().is_terminal) as live:
+            while True:
+                live.update(Text(as_text(lab.client.get(query))), refresh=True)
+                time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return
+
+
+def as_text(found: dict[str, Any]) -> str:
+    """The list for a person, in 80 columns."""
+    if not found["jobs"]:
+        return _("No jobs. Run one: ailab run -- python train.py")
+    rows = [
+        [str(job["id"]), _short(job["name"], 22), job["owner"], _state(job), _since(job), _asked(job["asked"])]
+        for job in found["jobs"]
+    ]
+    lines = [table([_("JOB"), _("NAME"), _("USER"), _("STATE"), _("TIME"), _("HOLDS")], rows)]
+    shown = len(found["jobs"])
+    total = sum(found["counts"].values())
+    if shown < total:
+        counts = ", ".join(f"{count} {word(state)}" for state, count in sorted(found["counts"].items()))
+        lines += ["", _("{shown} of {total} ({counts}). More: --limit").format(shown=shown, total=total, counts=counts)]
+    return "\n".join(lines)
+
+
+def word(name: str) -> str:
+    """A state, a reason, or what a job waits for, in the reader's language."""
+    words = {
+        "queued": _("queued"),
+        "starting": _("starting"),
+        "running": _("running"),
+        "done": _("done"),
+        "failed": _("failed"),
+        "stopped": _("stopped"),
+        "exit-status": _("exit status"),
+        "out-of-memory": _("out of memory"),
+        "gpus-lost": _("lost its GPUs"),
+        "timeout": _("timed out"),
+        "lost": _("lost"),
+        "cannot-start": _("cannot start"),
+        "never": _("what it is after"),
+        "cpus": _("for CPUs"),
+        "memory": _("for memory"),
+        "gpus": _("for GPUs"),
+        "turn": _("for its turn"),
+        "time": _("for its time"),
+        "jobs": _("for other jobs"),
+    }
+    return words.get(name, name)
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _state(job: dict[str, Any]) -> str:
+    """The state, and in a word why it is so."""
+    state = _("stopping") if job["stopping"] else word(job["state"])
+    why = {"queued": job["waits_for"], "failed": job["reason"]}.get(job["state"], "")
+    return _short(f"{state}: {word(why)}" if why else state, _STATE_WIDTH)
+
+
+def _since(job: dict[str, Any]) -> str:
+    """How long it has run, or has waited."""
+    begun = job["started_at"] or job["submitted_at"]
+    ended = job["ended_at"] or datetime.now(UTC).isoformat()
+    if job["state"] == "queued":
+        begun, ended = job["submitted_at"], datetime.now(UTC).isoformat()
+    seconds = max(0, round((datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()))
+    days, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    return f"{days}d {clock}" if days else clock
+
+
+def _asked(asked: dict[str, Any]) -> str:
+    from ailab.cli.output import human_size
+
+    words = [f"{asked['cpus']} CPU"]
+    if asked["gpus"] or asked["gpu_fraction"]:
+        words.append(f"{asked['gpus'] or asked['gpu_fraction']:g} GPU")
+    if asked["memory_bytes"]:
+        words.append(human_size(asked["memory_bytes"]))
+    return ", ".join(words)
+
+
+def job_as_text(job: dict[str, Any]) -> str:
+    """One job for a person."""
+    import shlex
+
+    asked = job["asked"]
+    rows = [
+        (_("Name"), job["name"]),
+        (_("User"), job["owner"]),
+        (_("State"), _state(job)),
+        (_("Note"), job["note"]),
+        (_("Command"), shlex.join(job["command"])),
+        (_("Folder"), job["cwd"]),
+        (_("Holds"), _asked(asked)),
+        (_("Submitted"), _clock(job["submitted_at"])),
+        (_("Started"), _clock(job["started_at"])),
+        (_("Ended"), _clock(job["ended_at"])),
+        (_("Attempt"), str(job["attempt"]) if job["attempt"] > 1 else ""),
+        (_("After"), ", ".join(asked["after"])),
+        (_("Variables"), ", ".join(asked["variables"])),
+        (_("Seed"), "" if asked["seed"] is None else str(asked["seed"])),
+        (_("Output"), f"ailab logs {job['id']}"),
+    ]
+    return table([_("JOB"), str(job["id"])], [[title, text] for title, text in rows if text])
+
+
+def _clock(at: str | None) -> str:
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def schedules_as_text(found: list[dict[str, Any]]) -> str:
+    if not found:
+        return _("No schedules. Set one: ailab run --every 1d -- python train.py")
+    rows = [
+        [
+            str(one["id"]),
+            _short(one["name"], 24),
+            one["owner"],
+            f"{one['every'] / 3600:g} h",
+            f"{datetime.fromtimestamp(one['due']):%Y-%m-%d %H:%M}",
+            str(one["last_job"] or "-"),
+        ]
+        for one in found
+    ]
+    return table([_("SCHEDULE"), _("NAME"), _("USER"), _("EVERY"), _("NEXT"), _("LAST JOB")], rows)

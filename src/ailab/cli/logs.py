@@ -1,0 +1,85 @@
+"""`ailab logs`: the output of a job, or of any task of the lab."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ailab.cli import labs
+from ailab.cli.output import note
+from ailab.errors import NotFound
+from ailab.i18n import _
+from ailab.runtimes.base import TaskState
+from ailab.waiting import wait_for
+
+if TYPE_CHECKING:
+    from ailab.lab import Lab
+
+QUEUE_SECONDS = 366 * 86400.0
+_ENDED = ("done", "failed", "stopped")
+
+
+def logs(
+    which: Annotated[str, typer.Argument(metavar="JOB", help=_("A job's number, or a task's name: hub."))],
+    following: Annotated[bool, typer.Option("--follow", "-f", help=_("Go on until it has ended."))] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", help=_("The last lines only."), min=1)] = None,
+) -> None:
+    lab = labs.open_lab()
+    if following and (number := _number(which)) is not None:
+        raise typer.Exit(follow(lab, number, tail))
+    task = f"job-{number}" if (number := _number(which)) is not None else which
+    if lab.runtime.poll(task).state == TaskState.absent:
+        if number is not None:
+            from ailab.cli.jobs import word
+
+            waits = lab.client.get(f"/api/jobs/{number}")
+            note(_("Job {id} has no output yet: it is {state}.").format(id=number, state=word(waits["state"])))
+            return
+        raise NotFound(_("There is no task {task}.").format(task=which), remedy=_("See those there are: ailab status"))
+    for line in lab.runtime.logs(task, follow=following, tail=tail):
+        print(line, flush=following)
+
+
+def _number(which: str) -> int | None:
+    found = re.fullmatch(r"(?:job-)?(\d+)", which)
+    return int(found[1]) if found else None
+
+
+def follow(lab: Lab, job: int, tail: int | None = None) -> int:
+    """Show a job's output, of all its attempts, until it has ended; the exit status of a command that has followed it:
+    0 where it is done. Ctrl-C ends the looking, not the job."""
+    try:
+        attempt = 0
+        while True:
+            seen = wait_for(
+                lambda: _begun(lab, job, attempt), timeout=QUEUE_SECONDS, what=_("job {id}").format(id=job), last=0.5
+            )
+            if seen["state"] in _ENDED and seen["attempt"] <= attempt:
+                return _tell_end(seen)
+            attempt = seen["attempt"]
+            if seen["started_at"] is not None:
+                for line in lab.runtime.logs(f"job-{job}", follow=True, tail=tail):
+                    print(line, flush=True)
+    except KeyboardInterrupt:
+        note("")
+        note(_("Job {id} goes on. Look again: ailab logs -f {id}. End it: ailab stop {id}").format(id=job))
+        return 0
+
+
+def _begun(lab: Lab, job: int, attempt: int) -> dict[str, Any] | None:
+    """The job once an attempt after `attempt` has begun, or it has ended."""
+    seen: dict[str, Any] = lab.client.get(f"/api/jobs/{job}")
+    begun = seen["attempt"] > attempt and seen["state"] not in ("queued", "starting")
+    return seen if begun or seen["state"] in _ENDED else None
+
+
+def _tell_end(seen: dict[str, Any]) -> int:
+    if seen["state"] == "done":
+        note(_("Job {id} is done.").format(id=seen["id"]))
+        return 0
+    from ailab.cli.jobs import word
+
+    note(_("Job {id}: {state}. {note}").format(id=seen["id"], state=word(seen["state"]), note=seen["note"]).strip())
+    return 1

@@ -1,0 +1,43 @@
+"""The loop of jobs: at once when something has changed, else once a second, more often while a job is young."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+from ailab.daemon.parts import Parts
+from ailab.events import record
+from ailab.jobs import schedules
+from ailab.jobs.worker import IDLE_SECONDS
+
+
+class JobLoop(threading.Thread):
+    """Runs until `parts.leaving` is set and `parts.jobs.changed` has woken it."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(name="jobs", daemon=True)
+        self._parts = parts
+        self._failed = ""
+
+    def run(self) -> None:
+        parts = self._parts
+        while not parts.leaving.is_set():
+            parts.jobs.changed.clear()
+            pause = IDLE_SECONDS
+            try:
+                schedules.submit_due(parts.lab.store, parts.jobs)
+                pause = parts.worker.step()
+                self._failed = ""
+            except Exception as error:
+                traceback.print_exc()
+                self._note(error)
+            parts.jobs.changed.wait(pause)
+
+    def _note(self, error: Exception) -> None:
+        """Once, as long as it fails in the same way: a full disk would fail every second."""
+        text = f"{type(error).__name__}: {error}"[:500]
+        if text == self._failed:
+            return
+        self._failed = text
+        with self._parts.lab.store.engine.begin() as connection:
+            record(connection, actor="daemon", kind="loop", subject="jobs", after="failed", detail={"error": text})

@@ -1,0 +1,103 @@
+"""Jobs: submitted, looked at, stopped; and who holds what."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from ailab.daemon.parts import Parts
+from ailab.jobs import schedules
+from ailab.jobs.view import job_json, lease_json
+from ailab.jobs.wish import JobWish
+from ailab.resources.ledger import Need, refuse_never
+from ailab.working import refuse_impossible
+
+router = APIRouter(tags=["jobs"])
+
+
+class Submission(BaseModel):
+    """A wish, and whose it is."""
+
+    owner: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+    wish: JobWish
+
+
+class Stop(BaseModel):
+    """Who stops a job."""
+
+    actor: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
+
+
+def _parts(request: Request) -> Parts:
+    return request.app.state.parts  # type: ignore[no-any-return]  # Starlette's state is untyped
+
+
+@router.post("/jobs")
+def submit(request: Request, submission: Submission) -> dict[str, Any]:
+    """Queue a job, or the parts of an array, or note a schedule. Answers with their ids."""
+    parts, wish = _parts(request), submission.wish
+    refuse_impossible(parts.lab.paths, wish.cwd, tuple(wish.command))
+    capacity = parts.worker.capacity
+    cpus = default_cpus(wish.gpus, capacity.cpus, len(capacity.gpus))
+    wanted = wish.requests(cpus=cpus)
+    one = wanted[0]
+    refuse_never(capacity, Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction))
+    if wish.every:
+        return {"schedule": schedules.add(parts.lab.store, wish, owner=submission.owner, cpus=cpus), "jobs": []}
+    ids = parts.jobs.submit(wanted, owner=submission.owner, actor=submission.owner)
+    return {"schedule": None, "jobs": ids}
+
+
+def default_cpus(gpus: int, of: int, of_gpus: int) -> int:
+    """The CPUs of a job that asks for none: those that go with its GPUs, so that the other GPUs find some, too; all of
+    them where it has no GPU, for it is to be as quick as without a queue."""
+    return max(1, of * gpus // of_gpus) if gpus and of_gpus else of
+
+
+@router.get("/jobs")
+def list_jobs(
+    request: Request, state: str = "", owner: str = "", name: str = "", array: int | None = None, limit: int = 50
+) -> dict[str, Any]:
+    """The newest jobs (of the states that `state` names, with commas), and how many there are in each state."""
+    parts = _parts(request)
+    states = [one for one in state.split(",") if one]
+    found = parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=max(1, min(limit, 100_000)))
+    waiting = dict(parts.worker.blocked)
+    return {"counts": parts.jobs.counts(), "jobs": [job_json(job, waiting, parts.lab.paths) for job in found]}
+
+
+@router.get("/jobs/{job}")
+def get_job(request: Request, job: int) -> dict[str, Any]:
+    parts = _parts(request)
+    return job_json(parts.jobs.get(job), dict(parts.worker.blocked), parts.lab.paths)
+
+
+@router.post("/jobs/{job}/stop")
+def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
+    """Have a job end. Answers at once; one that runs has its grace to save its state."""
+    parts = _parts(request)
+    parts.jobs.ask_to_stop(job, wanted.actor, actor=wanted.actor)
+    return get_job(request, job)
+
+
+@router.get("/schedules")
+def list_schedules(request: Request) -> list[dict[str, Any]]:
+    return schedules.all_of(_parts(request).lab.store)
+
+
+@router.delete("/schedules/{schedule}")
+def remove_schedule(request: Request, schedule: int) -> None:
+    schedules.remove(_parts(request).lab.store, schedule)
+
+
+@router.get("/leases")
+def list_leases(request: Request) -> dict[str, Any]:
+    """Who holds what, what there is, and what each user has used of it."""
+    parts = _parts(request)
+    capacity = parts.worker.capacity
+    held = [lease_json(lease, since) for lease, since in parts.jobs.leases()]
+    total = {"cpus": capacity.cpus, "memory_bytes": capacity.memory_bytes, "gpus": [gpu.id for gpu in capacity.gpus]}
+    return {"capacity": total, "leases": held, "usage": parts.jobs.usage(time.time()), "counts": parts.jobs.counts()}

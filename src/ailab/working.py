@@ -1,0 +1,122 @@
+"""A job as a task: its environment's generation, its folder, its limits, and where it may leave what."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from ailab.errors import NotFound, UsageError
+from ailab.i18n import _
+from ailab.jobs.queue import Job
+from ailab.lab import Lab
+from ailab.paths import LabPaths, private_folder
+from ailab.resources.ledger import Lease
+from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
+
+# All output of a job is kept up to this; past it the older half goes.
+LOG_BYTES = 64 * 1024 * 1024
+# Where a container has the folder of a job that is in none of the lab's own.
+_WORK = "work"
+
+
+def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
+    """What is run for a job that holds `lease`.
+
+    Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment or its image is not built.
+    """
+    from ailab import containers
+
+    folder = Path(job.request.cwd)
+    if not folder.is_dir():
+        raise UsageError(
+            _("The folder {folder} is gone.").format(folder=folder), remedy=_("Submit it again where its files are.")
+        )
+    private_folder(lab.paths.jobs)
+    own = private_folder(lab.paths.jobs / str(job.id))
+    (own / "checkpoints").mkdir(exist_ok=True)
+    (lab.paths.logs / "jobs" / str(job.id)).mkdir(parents=True, exist_ok=True)
+    site = lab.runtime.site(TaskKind.job, lab.paths)
+    request = job.request
+    spec = TaskSpec(
+        id=job.task,
+        name=job.name,
+        kind=TaskKind.job,
+        command=request.command,
+        environment={},
+        cwd=str(folder),
+        grace=request.grace,
+        log_bytes=LOG_BYTES,
+        cpus=lease.cpus,
+        memory_bytes=request.memory_bytes,
+        restart=False,
+        shm_bytes=lab.settings.resources.shm,
+        pids=lab.settings.resources.pids,
+        gpus=tuple(gpu for gpu, _share in lease.gpus),
+    )
+    if Capability.images not in site.capabilities:
+        generation = lab.generations.current()
+        if generation is None:
+            raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
+        return replace(spec, environment=_environment(lab, site, job, generation.program.parent))
+    extra = (Mount(str(own), str(site.lab.jobs / str(job.id))),)
+    there, work = _seen_there(lab, site, folder)
+    spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin"))
+    return containers.contained(lab, spec, site, job.owner, (*extra, *work))
+
+
+def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, str]:
+    """Its variables, as they hold at `site`. What the person has set comes last but for what tells it where it is."""
+    from ailab import downloads
+    from ailab.access.services import base_environment
+
+    request, there = job.request, site.lab
+    own = there.jobs / str(job.id)
+    environment = base_environment(os.environ) | downloads.variables(lab.settings.mirrors, os.environ)
+    path = f"{programs}{os.pathsep}{environment['PATH']}"
+    environment |= {"PATH": path, "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2", "AILAB_LAB": str(there.root), "AILAB_MODELS": str(there.root / "models")}
+    if request.seed is not None:
+        environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
+        # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
+        environment |= {"TF_DETERMINISTIC_OPS": "1"}
+    environment |= request.variables
+    return environment | {
+        "AILAB_JOB": str(job.id),
+        "AILAB_JOB_NAME": job.name,
+        "AILAB_ATTEMPT": str(job.attempt),
+        "AILAB_CHECKPOINTS": str(own / "checkpoints"),
+        "AILAB_PROGRESS": str(own / "progress.jsonl"),
+        "AILAB_LOGS": str(there.logs / "jobs" / str(job.id)),
+    }
+
+
+def _seen_there(lab: Lab, site: Site, folder: Path) -> tuple[str, tuple[Mount, ...]]:
+    """Where a container sees a folder of this machine, and the mount that it needs for that: none where it is in what
+    all tasks of the lab share."""
+    from ailab.paths import SHARED_FOLDERS
+
+    shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
+    shared |= {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
+    real = folder.resolve()
+    for name, source in shared.items():
+        if real.is_relative_to(source.resolve()):
+            return str(site.lab.root / name / real.relative_to(source.resolve())), ()
+    target = str(site.lab.root / _WORK)
+    return target, (Mount(str(real), target),)
+
+
+def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None:
+    """Raises `UsageError` for a script or a folder that is not there, before the job waits its turn to fail."""
+    folder = Path(cwd)
+    if not folder.is_absolute() or not folder.is_dir():
+        raise UsageError(_("There is no folder {folder}.").format(folder=cwd), remedy=_("Name one: --cwd DIR"))
+    if folder.is_relative_to(lab.state):
+        raise UsageError(_("{folder} is ailab's own.").format(folder=cwd), remedy=_("Name another: --cwd DIR"))
+    is_python = Path(command[0]).name.startswith("python") and len(command) > 1
+    script = command[1] if is_python and command[1].endswith(".py") else ""
+    if script and not (folder / script).is_file():
+        raise UsageError(
+            _("There is no file {file} in {folder}.").format(file=script, folder=folder),
+            remedy=_("Go to the folder that has it, or name the folder: --cwd DIR"),
+        )
