@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.jobs import schedules
-from ailab.jobs.view import job_json, lease_json
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
 from ailab.working import refuse_impossible
@@ -64,15 +63,13 @@ def list_jobs(
     """The newest jobs (of the states that `state` names, with commas), and how many there are in each state."""
     parts = _parts(request)
     states = [one for one in state.split(",") if one]
-    found = parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=max(1, min(limit, 100_000)))
-    waiting = dict(parts.worker.blocked)
-    return {"counts": parts.jobs.counts(), "jobs": [job_json(job, waiting, parts.lab.paths) for job in found]}
+    limit = max(1, min(limit, 100_000))
+    return job_list(parts, parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=limit))
 
 
 @router.get("/jobs/{job}")
 def get_job(request: Request, job: int) -> dict[str, Any]:
-    parts = _parts(request)
-    return job_json(parts.jobs.get(job), dict(parts.worker.blocked), parts.lab.paths)
+    return one_job(_parts(request), job)
 
 
 @router.post("/jobs/{job}/stop")
@@ -96,8 +93,4 @@ def remove_schedule(request: Request, schedule: int) -> None:
 @router.get("/leases")
 def list_leases(request: Request) -> dict[str, Any]:
     """Who holds what, what there is, and what each user has used of it."""
-    parts = _parts(request)
-    capacity = parts.worker.capacity
-    held = [lease_json(lease, since) for lease, since in parts.jobs.leases()]
-    total = {"cpus": capacity.cpus, "memory_bytes": capacity.memory_bytes, "gpus": [gpu.id for gpu in capacity.gpus]}
-    return {"capacity": total, "leases": held, "usage": parts.jobs.usage(time.time()), "counts": parts.jobs.counts()}
+    return lease_view(_parts(request))
