@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ailab.errors import NotFound, UsageError
+from ailab.environments.generations import Generation
+from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
-from ailab.jobs.queue import Job
+from ailab.jobs.code_store import CodeStore
+from ailab.jobs.progress import CLIENT_FOLDER
+from ailab.jobs.queue import Job, Jobs
+from ailab.jobs.rebuilding import materialize
+from ailab.jobs.snapshots import Surroundings, take
 from ailab.lab import Lab
 from ailab.paths import LabPaths, private_folder
 from ailab.resources.ledger import Lease
@@ -20,18 +26,66 @@ LOG_BYTES = 64 * 1024 * 1024
 _WORK = "work"
 
 
-def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
-    """What is run for a job that holds `lease`.
+@dataclass(frozen=True)
+class Working:
+    """Makes the tasks of jobs; each call writes down what that attempt is about to run."""
 
-    Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment or its image is not built.
-    """
+    lab: Lab
+    jobs: Jobs
+
+    def __call__(self, job: Job, lease: Lease) -> TaskSpec:
+        """What is run for a job that holds `lease`.
+
+        Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment, its image is not
+        built, or what it repeats is not there any more.
+        """
+        generation = _generation(self.lab, job)
+        if job.request.code:
+            folder = _rebuilt(self.lab, job)
+        else:
+            folder = Path(job.request.cwd)
+            if not folder.is_dir():
+                raise UsageError(
+                    _("The folder {folder} is gone.").format(folder=folder),
+                    remedy=_("Submit it again where its files are."),
+                )
+            self.jobs.note_snapshot(job.id, _snapshot(self.lab, job, generation, lease))
+        return job_spec(self.lab, job, lease, folder, generation)
+
+
+def _generation(lab: Lab, job: Job) -> Generation:
+    """The environment that a job is to run in: the lab's, or that of the job that it repeats."""
+    if job.request.generation:
+        return lab.generations.get(job.request.generation)
+    current = lab.generations.current()
+    if current is None:
+        raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
+    return current
+
+
+def _snapshot(lab: Lab, job: Job, generation: Generation, lease: Lease) -> dict[str, Any]:
+    """A store that cannot be written, as on a full disk, costs the snapshot, not the job; it is noted."""
+    around = Surroundings(
+        generation.id, generation.python, generation.lock, generation.packages, tuple(gpu for gpu, _share in lease.gpus)
+    )
+    try:
+        return take(CodeStore(lab.paths.snapshots), job.request, around).to_json()
+    except (AilabError, OSError) as error:
+        return {"problem": str(error)}
+
+
+def _rebuilt(lab: Lab, job: Job) -> Path:
+    """The folder with the code of the job that this one repeats; made once, for all its attempts."""
+    folder = private_folder(private_folder(lab.paths.jobs) / str(job.id)) / "code"
+    if not folder.is_dir():
+        materialize(CodeStore(lab.paths.snapshots), job.request.code, folder, Path(job.request.cwd))
+    return folder
+
+
+def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generation) -> TaskSpec:
+    """The task of a job that runs in `folder`."""
     from ailab import containers
 
-    folder = Path(job.request.cwd)
-    if not folder.is_dir():
-        raise UsageError(
-            _("The folder {folder} is gone.").format(folder=folder), remedy=_("Submit it again where its files are.")
-        )
     private_folder(lab.paths.jobs)
     own = private_folder(lab.paths.jobs / str(job.id))
     (own / "checkpoints").mkdir(exist_ok=True)
@@ -55,10 +109,13 @@ def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
         gpus=tuple(gpu for gpu, _share in lease.gpus),
     )
     if Capability.images not in site.capabilities:
-        generation = lab.generations.current()
-        if generation is None:
-            raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
         return replace(spec, environment=_environment(lab, site, job, generation.program.parent))
+    current = lab.generations.current()
+    if current is None or current.lock != generation.lock:
+        raise NotFound(
+            _("There is no image of the environment {id}.").format(id=generation.id),
+            remedy=_("Go back to it: ailab env use {id}, then ailab image build").format(id=generation.id),
+        )
     extra = (Mount(str(own), str(site.lab.jobs / str(job.id))),)
     there, work = _seen_there(lab, site, folder)
     spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin"))
@@ -80,7 +137,8 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
         environment |= {"TF_DETERMINISTIC_OPS": "1"}
-    environment |= request.variables
+    client = [CLIENT_FOLDER, *filter(None, [request.variables.get("PYTHONPATH")])]
+    environment |= request.variables | {"PYTHONPATH": os.pathsep.join(map(str, client))}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,

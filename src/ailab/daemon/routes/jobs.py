@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,12 @@ from pydantic import BaseModel, Field
 
 from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
+from ailab.errors import Conflict
+from ailab.i18n import _
 from ailab.jobs import schedules
+from ailab.jobs.code_store import CodeStore
+from ailab.jobs.differences import diff
+from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
 from ailab.working import refuse_impossible
@@ -78,6 +84,40 @@ def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
     parts = _parts(request)
     parts.jobs.ask_to_stop(job, wanted.actor, actor=wanted.actor)
     return get_job(request, job)
+
+
+@router.post("/jobs/{job}/rerun")
+def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
+    """Queue a job that runs exactly what another has run: its code, its environment, its arguments and seed."""
+    parts = _parts(request)
+    before = parts.jobs.get(job)
+    code, generation = before.snapshot.get("code"), before.snapshot.get("generation")
+    if not code:
+        raise Conflict(
+            _("What job {id} runs has not been written down: {reason}").format(
+                id=job, reason=before.snapshot.get("problem") or before.state
+            ),
+            remedy=_("It is when a job starts; submit it anew with: ailab run"),
+        )
+    parts.lab.generations.get(generation)
+    again = replace(before.request, code=code, generation=generation, after=(), not_before=0.0)
+    ids = parts.jobs.submit([again], owner=wanted.actor, actor=wanted.actor, snapshot=before.snapshot, repeats=job)
+    return {"schedule": None, "jobs": ids}
+
+
+@router.get("/jobs/{job}/diff/{other}")
+def diff_jobs(request: Request, job: int, other: int) -> dict[str, Any]:
+    """What the second has run otherwise than the first."""
+    parts = _parts(request)
+    first, second = (_snapshot_of(parts, one) for one in (job, other))
+    return diff(first, second, CodeStore(parts.lab.paths.snapshots)).to_json()
+
+
+def _snapshot_of(parts: Parts, job: int) -> Snapshot:
+    known = parts.jobs.get(job).snapshot
+    if "code" not in known:
+        raise Conflict(_("What job {id} runs has not been written down: it has not begun.").format(id=job))
+    return Snapshot.from_json(known)
 
 
 @router.get("/schedules")
