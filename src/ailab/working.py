@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 from ailab.environments.generations import Generation
 from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
-from ailab.jobs.code_store import CodeStore
+from ailab.jobs.code_store import CodeStore, collect
+from ailab.jobs.model import task_id
 from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
@@ -22,6 +25,9 @@ from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
 # All output of a job is kept up to this; past it the older half goes.
 LOG_BYTES = 64 * 1024 * 1024
+# Jobs that ended so long ago are forgotten, but for so many of the newest.
+KEPT_SECONDS = 90 * 86400.0
+KEPT_JOBS = 2000
 # Where a container has the folder of a job that is in none of the lab's own.
 _WORK = "work"
 
@@ -109,21 +115,26 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
         gpus=tuple(gpu for gpu, _share in lease.gpus),
     )
     if Capability.images not in site.capabilities:
-        return replace(spec, environment=_environment(lab, site, job, generation.program.parent))
+        return replace(spec, environment=_environment(lab, site, job, generation.program.parent, CLIENT_FOLDER))
     current = lab.generations.current()
     if current is None or current.lock != generation.lock:
         raise NotFound(
             _("There is no image of the environment {id}.").format(id=generation.id),
             remedy=_("Go back to it: ailab env use {id}, then ailab image build").format(id=generation.id),
         )
-    extra = (Mount(str(own), str(site.lab.jobs / str(job.id))),)
+    client = site.lab.state / CLIENT_FOLDER.name
+    extra = (
+        Mount(str(own), str(site.lab.jobs / str(job.id))),
+        Mount(str(CLIENT_FOLDER), str(client), read_only=True),
+    )
     there, work = _seen_there(lab, site, folder)
-    spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin"))
+    spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin", client))
     return containers.contained(lab, spec, site, job.owner, (*extra, *work))
 
 
-def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, str]:
-    """Its variables, as they hold at `site`. What the person has set comes last but for what tells it where it is."""
+def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -> dict[str, str]:
+    """Its variables, as they hold at `site`, where `programs` are the environment's and `client` has the client that
+    reports progress. What the person has set comes last but for what tells the job where it is."""
     from ailab import downloads
     from ailab.access.services import base_environment
 
@@ -137,8 +148,8 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
         environment |= {"TF_DETERMINISTIC_OPS": "1"}
-    client = [CLIENT_FOLDER, *filter(None, [request.variables.get("PYTHONPATH")])]
-    environment |= request.variables | {"PYTHONPATH": os.pathsep.join(map(str, client))}
+    found = [str(client), *filter(None, [request.variables.get("PYTHONPATH")])]
+    environment |= request.variables | {"PYTHONPATH": os.pathsep.join(found)}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,
@@ -178,3 +189,11 @@ def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None
             _("There is no file {file} in {folder}.").format(file=script, folder=folder),
             remedy=_("Go to the folder that has it, or name the folder: --cwd DIR"),
         )
+
+
+def forget_old(lab: Lab, jobs: Jobs) -> None:
+    """Take away what is kept of jobs that ended long ago, but for the newest; curves in `logs` are the person's."""
+    for job in jobs.forget(time.time() - KEPT_SECONDS, KEPT_JOBS):
+        lab.runtime.remove(task_id(job))
+        shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
+    collect(CodeStore(lab.paths.snapshots), jobs.codes())
