@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 
+from ailab.daemon import workspace_leases
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.jobs import schedules
@@ -31,6 +32,7 @@ class JobLoop(threading.Thread):
             pause = IDLE_SECONDS
             try:
                 schedules.submit_due(parts.lab.store, parts.jobs)
+                workspace_leases.settle(parts)
                 pause = parts.worker.step()
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS
