@@ -18,14 +18,13 @@ from ailab.resources.ledger import Capacity, Lack, Lease, Need, Room, Shares
 
 # Seconds. As long may small jobs overtake one that is next in turn; then room is kept for it.
 PATIENCE = 600.0
-# Seconds. A day: who had the machine for a night is behind in the morning, and has made it good two days later.
+# Seconds. A day: who had the machine for a night is behind in the morning; of that a quarter is left two days later.
 HALF_LIFE = 86400.0
 # Seconds. Use is charged as time passes, so what was only just given would not count. It counts as though it were held
 # for ten minutes more: else an owner without any use would be given the whole machine in one plan.
 HELD = 600.0
 # Why a job waits that would fit: room is kept for another, whose turn comes first.
 TURN = "turn"
-
 
 # Priority turned round, submission, job.
 Order = tuple[int, float, int]
