@@ -17,6 +17,7 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ from ailab.paths import private_folder
 # What is younger is kept, whoever names it or not: its job may be about to be written down.
 YOUNG_SECONDS = 3600.0
 _INDEX_SECONDS = 30 * 86400.0
-# Past this many new files one wait for the whole disk is shorter than one for each.
-_SINGLE_WAITS = 100
+# Waits for the disk side by side share its journal's writes: 2000 files took 0.5 s so, and 13 s one after the other.
+_WAITING = 16
 _SAMPLE_BYTES = 65536
 _WORTH_PACKING = 0.9
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -172,11 +173,8 @@ class Batch:
     def finish(self) -> None:
         """Put all in place. The order of the renames is kept by a journaling file system: a tree that is there after a
         power cut has its contents."""
-        if len(self._new) > _SINGLE_WAITS:
-            os.sync()
-        else:
-            for unfinished in self._new.values():
-                _sync(unfinished)
+        with ThreadPoolExecutor(_WAITING) as waiting:
+            list(waiting.map(_sync, self._new.values()))
         folders = {target.parent for target in self._new}
         for folder in folders:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
