@@ -25,6 +25,7 @@ from ailab.jobs.code_store import CodeStore, collect
 from ailab.jobs.known_digests import KnownDigests
 from ailab.jobs.rebuilding import materialize
 from ailab.jobs.snapshots import Snapshot, Surroundings
+from ailab.waiting import begin
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -288,6 +289,14 @@ def test_collect_takes_what_nobody_names(store: CodeStore, project: Path) -> Non
         store.tree(first.code)
     write(project, {"train.py": "rate = 0.1\n"})
     assert snap(store, project).code == first.code
+
+
+def test_nothing_is_collected_while_a_snapshot_is_taken(store: CodeStore) -> None:
+    with store.working():
+        collecting = begin(lambda: collect(store, ()))
+        with pytest.raises(TimeoutError):
+            collecting.result(0.2)
+    assert collecting.result(10).trees == 0
 
 
 def test_a_tree_that_is_used_anew_is_young_again(store: CodeStore, project: Path) -> None:

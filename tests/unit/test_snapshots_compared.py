@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ from ailab.jobs.code_store import CodeStore, collect
 from ailab.jobs.differences import Difference, diff
 from ailab.jobs.fingerprints import fingerprint
 from ailab.jobs.known_digests import KnownDigests
+from ailab.jobs.model import JobRequest
 from ailab.jobs.rebuilding import materialize
-from ailab.jobs.snapshots import Snapshot, Surroundings
+from ailab.jobs.snapshots import Snapshot, Surroundings, take
 
 home, store, project, repository = made.home, made.store, made.project, made.repository
 
@@ -49,6 +51,19 @@ def test_a_rerun_has_the_same_folder(store: CodeStore, repository: Path, tmp_pat
     assert not (again / ".git").exists()
     assert done.files == len(code) and done.links == 4
     assert snap(store, again).git is None
+
+
+def test_a_rerun_ran_the_same_code(store: CodeStore, repository: Path, tmp_path: Path) -> None:
+    write(repository, {"data/a.csv": "1", "train.py": "rate = 5\n"})
+    one = snap(store, repository, inputs=("data",))
+    again = tmp_path / "again"
+    materialize(store, one.code, again, repository)
+    two = take(store, JobRequest(one.command, str(again), inputs=("data",)), Surroundings(), repeats=one)
+    assert two.code == one.code and two.git == one.git and two.inputs == one.inputs
+    assert [found.kind for found in diff(one, two, store).found] == ["folder"]
+    gone = replace(one, code="0" * 64)
+    with pytest.raises(NotFound):
+        take(store, JobRequest(one.command, str(again)), Surroundings(), repeats=gone)
 
 
 def test_a_rerun_needs_an_empty_folder(store: CodeStore, project: Path, tmp_path: Path) -> None:

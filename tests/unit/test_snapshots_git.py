@@ -146,7 +146,9 @@ def test_nothing_that_the_repository_names_is_run(store: CodeStore, repository: 
     program.chmod(0o755)
     for name in ("core.fsmonitor", "filter.bad.clean", "filter.bad.process", "core.sshCommand", "diff.external"):
         git(repository, "config", name, str(program))
-    write(repository, {".git/info/attributes": "* filter=bad\n", ".gitattributes": "* filter=bad\n", "train.py": "22"})
+    write(repository, {".git/info/attributes": "* filter=bad\n", ".gitattributes": "* filter=bad\n"})
+    # Of the same size, so that only what a filter makes of it could tell.
+    write(repository, {"train.py": "rate = 0.7\n"})
     for hook in ("post-index-change", "pre-commit"):
         shutil.copy(program, repository / ".git/hooks" / hook)
     before = {path: path.stat().st_mtime_ns for path in (repository / ".git").rglob("*")}

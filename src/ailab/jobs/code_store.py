@@ -125,6 +125,14 @@ class CodeStore:
             raise _damaged(file, "SHA-256")
         return tuple(Row(*row) for row in json.loads(text))
 
+    def use_anew(self, tree: str) -> None:
+        """Make a tree young again, so that it is not collected before its next user is written down. Raises `NotFound`
+        where it is not kept any more."""
+        try:
+            os.utime(self.tree_file(tree))
+        except FileNotFoundError:
+            raise _gone(tree) from None
+
     def object_file(self, digest: str) -> Path:
         _check(digest)
         return self.objects / digest[:2] / digest[2:]
@@ -156,9 +164,8 @@ class Batch:
         digest = _digest(text)
         target = self._store.tree_file(digest)
         self._write(target, lambda: text)
-        with contextlib.suppress(FileNotFoundError):
-            # One that is used anew is young again.
-            os.utime(target)
+        with contextlib.suppress(NotFound):
+            self._store.use_anew(digest)
         return digest
 
     def _write(self, target: Path, content: Callable[[], bytes]) -> None:

@@ -66,7 +66,8 @@ def _one(one: Difference, columns: int) -> Iterator[str]:
         if one.cut:
             yield "      " + _("{count} more lines").format(count=one.cut)
         return
-    before, after = _value(one.before), _value(one.after)
+    times = "x" if one.kind == Kind.gpu else ""
+    before, after = times + _value(one.before), times + _value(one.after)
     if one.before is not None and one.after is not None:
         text = f"{name}: {before} -> {after}" if name else f"{before} -> {after}"
         if _width(text) + 4 > columns:
@@ -75,7 +76,7 @@ def _one(one: Difference, columns: int) -> Iterator[str]:
             yield from _pieces(after, columns, "      + ")
             return
     else:
-        text = f"{name} {before or after}".strip()
+        text = f"{name} {before if one.after is None else after}".strip()
     yield from _pieces(text, columns, f"  {_mark(one)} ")
 
 

@@ -92,16 +92,25 @@ def _each(kind: type[Stored], values: Iterable[Any]) -> list[Any]:
     return [kind.from_json(one) if isinstance(one, dict) else one for one in values]
 
 
-def take(store: CodeStore, request: JobRequest, around: Surroundings, *, bounds: Bounds | None = None) -> Snapshot:
+def take(
+    store: CodeStore,
+    request: JobRequest,
+    around: Surroundings,
+    *,
+    bounds: Bounds | None = None,
+    repeats: Snapshot | None = None,
+) -> Snapshot:
     """Write down what `request` is about to run, and keep its code in `store`.
 
     Unchanged files are not read again. Raises `NotFound` where the job's folder is not there or cannot be entered, and
     `AilabError` where the store cannot be written. `inputs` are read too: up to `fingerprints.CONTENT_BYTES` each, and
-    listed, however large they are.
+    listed, however large they are. A job that `repeats` another, in a folder that `rebuilding.materialize` made, has
+    that one's code and git state: the links which are in that folder besides are no part of either.
     """
     folder = Path(request.cwd)
     with store.working() as work:
-        kept = _keep(store, _entered(folder), work, bounds or Bounds())
+        real = _entered(folder)
+        kept = _keep(store, real, work, bounds or Bounds()) if repeats is None else _kept_again(store, repeats)
         inputs = tuple(_input(store, folder, name) for name in request.inputs)
     return Snapshot(
         command=tuple(redact(word) for word in request.command),
@@ -145,6 +154,11 @@ def _entered(folder: Path) -> Path:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NotFound(_("The job's folder {folder}: {reason}.").format(folder=folder, reason=reason)) from None
+
+
+def _kept_again(store: CodeStore, before: Snapshot) -> _Kept:
+    store.use_anew(before.code)
+    return _Kept(before.code, before.files, before.code_bytes, before.left_out, before.git, before.git_problem)
 
 
 def _input(store: CodeStore, folder: Path, name: str) -> Fingerprint:
