@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -78,7 +77,9 @@ def final_loss(output: str) -> str:
 
 
 @pytest.mark.parametrize("words", [the_example, from_the_docs])
-def test_a_killed_training_ends_as_one_that_was_left_alone(tensorflow: CommandLine, tmp_path: Path, words: Words) -> None:
+def test_a_killed_training_ends_as_one_that_was_left_alone(
+    tensorflow: CommandLine, tmp_path: Path, words: Words
+) -> None:
     line = words(tmp_path)
     alone = final_loss(Trainer(tensorflow, line, tmp_path / "alone").finish())
 
@@ -96,6 +97,6 @@ def test_a_killed_training_ends_as_one_that_was_left_alone(tensorflow: CommandLi
     whole = progress.read(killed.reported)
     assert whole is not None and whole.fraction == 1.0 and whole.latest["loss"] > 0 and "accuracy" in whole.latest
     assert len(whole.series("loss")) > EPOCHS / 2
-    kept = sorted(os.listdir(killed.checkpoints))
+    kept = sorted(file.name for file in killed.checkpoints.iterdir())
     assert kept == [f"epoch-{EPOCHS - 1:06d}.npz", f"epoch-{EPOCHS:06d}.npz"]
     assert final_loss(killed.finish()) == alone, "what is done is not trained again"

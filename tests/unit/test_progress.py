@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,28 @@ def test_a_long_file_is_thinned_and_loses_no_metric(told: Path) -> None:
     )
     found = lines(told)
     assert told.stat().st_size <= 20_000 and [file.name for file in told.parent.iterdir()] == [told.name]
-    assert 100 < len(found) and found[-1]["epoch"] == 3000 and found[0]["epoch"] < 300
-    assert all(later["t"] >= earlier["t"] for earlier, later in zip(found, found[1:], strict=False))
+    assert len(found) > 60 and found[-1]["epoch"] == 3000 and found[0]["epoch"] < 300
+    assert all(later["t"] >= earlier["t"] for earlier, later in pairwise(found))
     assert all("val_loss" in line["metrics"] for line in found[: len(found) // 4])
+
+
+def test_a_training_of_weeks_keeps_its_beginning(told: Path) -> None:
+    """Thinned a hundred times, the points are spread evenly over the whole time, a pause in it does not matter, and
+    the newest are as they came."""
+    code = """
+    ailab_progress.INTERVAL, ailab_progress.LIMIT = 0, 20_000
+    clock = [1_800_000_000.0]
+    time.time = lambda: clock[0]
+    for n in range(20_000):
+        clock[0] += 90_000 if n == 5000 else 30
+        ailab_progress.report(epoch=n + 1, epochs=20_000, loss=1)
+    """
+    script(code, told)
+    epochs = [line["epoch"] for line in lines(told)]
+    older, newest = epochs[:-20], epochs[-20:]
+    assert newest == list(range(19_981, 20_001))
+    steps = [later - earlier for earlier, later in pairwise([1, *older])]
+    assert len(older) > 30 and max(steps[:20]) < 20_000 / 15
 
 
 def test_after_a_line_that_a_kill_has_torn_comes_a_new_one(told: Path) -> None:
@@ -190,6 +210,7 @@ def test_threads_and_handlers_of_signals_do_not_wait_for_each_other(told: Path) 
         for thread in threads: thread.start()
         work()
         for thread in threads: thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         """,
         told,
     )
@@ -303,7 +324,15 @@ def test_a_line_that_is_no_point_is_passed_over(told: Path, line: bytes) -> None
 
 
 def test_what_a_script_writes_itself_is_read_with_care(told: Path) -> None:
-    metrics = {"a\x1b[31m": 1, "yes": True, "list": [], "word": "fast", "huge": 10**400, "nan": "NaN", "down": "-Infinity"}
+    metrics = {
+        "a\x1b[31m": 1,
+        "yes": True,
+        "list": [],
+        "word": "fast",
+        "huge": 10**400,
+        "nan": "NaN",
+        "down": "-Infinity",
+    }
     told.write_text(json.dumps({"t": 1, "epoch": -1, "epochs": 1.5, "step": True, "steps": "x", "metrics": metrics}))
     found = read(told)
     assert found is not None
@@ -361,7 +390,9 @@ def test_eta_is_told_though_the_clock_went_back() -> None:
 
 
 def test_a_curve_is_over_epochs_and_a_repeated_epoch_replaces_what_was() -> None:
-    found = of(at(0, 1, 50, loss=5), at(1, 2, 0, val_loss=1), at(2, 2, 50, loss=4), at(3, 2, 20, loss=4.5), at(4, 3, loss=2))
+    found = of(
+        at(0, 1, 50, loss=5), at(1, 2, 0, val_loss=1), at(2, 2, 50, loss=4), at(3, 2, 20, loss=4.5), at(4, 3, loss=2)
+    )
     assert found.series("loss") == [(0.5, 5), (pytest.approx(1.2), 4.5), (3.0, 2)]
     assert found.series("val_loss") == [(1.0, 1)] and found.series("none") == []
     assert of(at(7, loss=1), at(9, loss=2)).series("loss") == [(0, 1), (2, 2)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -18,7 +17,7 @@ from ailab.i18n import _
 
 # For the PYTHONPATH of a job: the client alone, nothing else of ailab.
 CLIENT_FOLDER = Path(__file__).parent.parent / "progress_client"
-# A file is the job's, so it is read with care: no more of it than this, from its end. The client's own stays below half.
+# A file is the job's, so it is read with care: no more of it than this, from its end. The client's stays below half.
 MOST_BYTES = 2 * 2**20
 # Enough for the bar and the time that is left.
 TAIL_BYTES = 64 * 2**10
@@ -111,9 +110,9 @@ class Progress:
         return statistics.median(intervals) if intervals else 0.0
 
     def series(self, name: str, points: int = 200) -> Curve:
-        """A metric's curve of at most `points` pairs: where (`Point.position`; seconds since the first report where that
-        is not told) and the value there, the mean of what lies between. What was computed again after a start anew takes
-        the place of what was there before. NaN where no value was finite."""
+        """A metric's curve of at most `points` pairs: where (`Point.position`; seconds since the first report where
+        that is not told) and the value there, the mean of what lies between. What was computed again after a start anew
+        takes the place of what was there before. NaN where no value was finite."""
         found: Curve = []
         for point in self.points:
             if name in point.metrics:
@@ -138,8 +137,8 @@ def _middle(part: Curve) -> tuple[float, float]:
 
 
 def read(path: Path, last_bytes: int = MOST_BYTES) -> Progress | None:
-    """The points in a file, or in its last bytes; lines that are torn or are no points are passed over. None where there
-    is no file, or no point in it."""
+    """The points in a file, or in its last bytes; lines that are torn or are no points are passed over. None where
+    there is no file, or no point in it."""
     points = tuple(point for line in _end_of(path, last_bytes).splitlines() if (point := _point(line)) is not None)
     return Progress(points) if points else None
 
@@ -150,12 +149,13 @@ def _end_of(path: Path, count: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return b""
-    with os.fdopen(descriptor, "rb") as source, contextlib.suppress(OSError):
+    try:
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode):
-            source.seek(max(found.st_size - count, 0))
-            return source.read(count)
-    return b""
+        return os.pread(descriptor, count, max(found.st_size - count, 0)) if stat.S_ISREG(found.st_mode) else b""
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _point(line: bytes) -> Point | None:
@@ -168,11 +168,9 @@ def _point(line: bytes) -> Point | None:
     if not math.isfinite(t):
         return None
     numbers = {_name(name): _number(value) for name, value in list(metrics)[:_MOST_METRICS]}
-    return Point(
-        t,
-        *(_count(document.get(name)) for name in ("epoch", "epochs", "step", "steps")),
-        metrics={name: number for name, number in numbers.items() if name and number is not None},
-    )
+    epoch, epochs, step, steps = (_count(document.get(name)) for name in ("epoch", "epochs", "step", "steps"))
+    known = {name: number for name, number in numbers.items() if name and number is not None}
+    return Point(t, epoch, epochs, step, steps, known)
 
 
 def _name(name: str) -> str:
@@ -203,7 +201,7 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """Something that a person should know of. `metric` is the one that is `value`; `seconds` is how long nothing came."""
+    """Something that a person should know of. `metric` is the one that is `value`; nothing came for `seconds`."""
 
     kind: Trouble
     metric: str = ""
@@ -217,9 +215,9 @@ class ProgressEvent:
 
 
 def events_of(progress: Progress, now: float) -> list[ProgressEvent]:
-    """What is wrong at `now` (seconds since the epoch) in a job that runs: each metric that is no finite number, and a
-    stall, which is no report for 20 of the usual intervals and 10 minutes at least. A training that has reached its end
-    may be silent."""
+    """What is wrong at `now` (seconds since the epoch) in a job that runs: each metric that is no finite number, and
+    a stall, which is no report for 20 of the usual intervals and 10 minutes at least. A training that has reached its
+    end may be silent."""
     latest = progress.latest.items()
     found = [ProgressEvent(Trouble.nan, name, value) for name, value in latest if not math.isfinite(value)]
     silent = now - progress.last.t

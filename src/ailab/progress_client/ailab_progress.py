@@ -1,7 +1,8 @@
 """How a training script tells ailab how far it is, and goes on where it was ended: `report`, `keras`, `restore`.
 
-A job finds this module on its PYTHONPATH. It is one file, needs Python 3.8 and nothing else (checkpoints need the NumPy
-that comes with the framework), and does nothing outside of a job: a script that uses it runs anywhere beside a copy of it.
+A job finds this module on its PYTHONPATH. It is one file, needs Python 3.8 and nothing else (checkpoints need the
+NumPy that comes with the framework), and does nothing outside of a job: a script that uses it runs anywhere beside a
+copy of it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 
 # Seconds between two points that are written.
 INTERVAL = 0.5
-# The file's bytes, beyond which every two points of it become one.
+# The file's bytes, beyond which points that are near each other in time become one.
 LIMIT = 1_000_000
+# As many as tell the rate and the usual interval; they stay as they are.
+_NEWEST = 60
 _MOST_METRICS = 100
 _LONGEST_NAME = 100
 _KEPT_CHECKPOINTS = 2
@@ -128,25 +131,42 @@ def _line(point: dict[str, Any]) -> bytes:
 
 
 def _thin(path: Path) -> None:
-    """Make one point of every two: the later one, with those metrics of the earlier one that it does not have."""
+    """Make half as many points: of those in one span of time the last, with the metrics of the others that it lacks.
+
+    The spans are as long as that needs, and begin at multiples of their length: what was thinned before is thinned
+    again only when all of it has to be, so that a curve stays as fine at its beginning as later on.
+    """
     points = []
     for line in path.read_bytes().splitlines():
         with contextlib.suppress(ValueError):
             point = json.loads(line)
-            if isinstance(point, dict) and isinstance(point.get("metrics"), dict):
+            if isinstance(point, dict) and isinstance(point.get("metrics"), dict) and _is_number(point.get("t")):
                 points.append(point)
+    split = len(points) - min(_NEWEST, len(points) // 4)
+    older, newest = points[:split], points[split:]
+    seconds = 0.001
+    while len({point["t"] // seconds for point in older}) > len(older) // 2:
+        seconds *= 2
+    spans: dict[float, dict[str, Any]] = {}
+    for point in older:
+        span = point["t"] // seconds
+        metrics = spans[span]["metrics"] if span in spans else {}
+        spans[span] = dict(point, metrics={**metrics, **point["metrics"]})
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with fresh.open("wb") as sink:
-            for first in range(0, len(points), 2):
-                earlier, later = points[first], points[min(first + 1, len(points) - 1)]
-                sink.write(_line(dict(later, metrics={**earlier["metrics"], **later["metrics"]})))
+            for point in [*spans.values(), *newest]:
+                sink.write(_line(point))
         fresh.chmod(0o600)
         fresh.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _number(value: Any) -> Any:
@@ -187,7 +207,7 @@ def keras(checkpoint: bool = False) -> Any:
     `checkpoint` it also saves all that `restore` needs at the end of each epoch: put it last in the list of callbacks,
     so that what others change (a learning rate) is saved too."""
 
-    class Progress(_keras().callbacks.Callback):
+    class Progress(_keras().callbacks.Callback):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             # Keras 2 hands the tensors over as they are: only what is written is waited for and copied from a GPU.
@@ -339,11 +359,11 @@ _SCALE = ("current_loss_scale", "counter")
 
 
 def _of_layers(model: Any) -> list[Any]:
-    """The states of Keras 2's random layers, as dropout, where `enable_tf_random_generator` has given them some. Keras 3
-    has them among the model's variables."""
+    """The states of Keras 2's random layers, as dropout, where `enable_tf_random_generator` has given them some. Keras
+    3 has them among the model's variables."""
     found = []
     for layer in model._flatten_layers() if hasattr(model, "_flatten_layers") else ():
-        source = getattr(layer, "_random_generator", None)
+        source: Any = getattr(layer, "_random_generator", None)
         if hasattr(source, "_maybe_init"):
             source._maybe_init()
         state = getattr(getattr(source, "_generator", None), "state", None)
