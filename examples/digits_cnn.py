@@ -18,7 +18,7 @@ try:
 except ImportError:
     raise SystemExit("Not a job of ailab: put a copy of ailab_progress.py beside this script to run it.") from None
 
-SIZE, BATCH = 16, 64
+SIZE, BATCH = 16, 32
 # Three columns and five rows for each digit, from 0 to 9.
 DIGITS = """
     ### .#. ### ### #.# ### ### ### ### ###
@@ -35,11 +35,11 @@ def pictures(count, seed):
     rows = [line.split() for line in DIGITS.split("\n") if line.strip()]
     shapes = [np.array([[dot == "#" for dot in row[digit]] for row in rows], dtype="float32") for digit in range(10)]
     labels = random.randint(0, 10, count)
-    found = random.uniform(0.0, 0.5, (count, SIZE, SIZE, 1)).astype("float32")
+    found = random.uniform(0.0, 0.3, (count, SIZE, SIZE, 1)).astype("float32")
     for picture, label in zip(found, labels):
         shape = np.kron(shapes[label], np.ones((2, 2), dtype="float32"))
         top, left = random.randint(0, SIZE - shape.shape[0] + 1), random.randint(0, SIZE - shape.shape[1] + 1)
-        picture[top : top + shape.shape[0], left : left + shape.shape[1], 0] += 0.5 * shape
+        picture[top : top + shape.shape[0], left : left + shape.shape[1], 0] += 0.7 * shape
     return found, labels.astype("int64")
 
 
@@ -57,7 +57,7 @@ def make_model():
             layers.Dense(10, activation="softmax"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(tf.keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -95,6 +95,7 @@ def main():
             epochs=chosen.epochs,
             initial_epoch=first,
             validation_data=pictures(512, chosen.seed + 1),
+            shuffle=False,
             verbose=2,
             callbacks=[ailab_progress.keras(checkpoint=True)],
         )
