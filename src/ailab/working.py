@@ -143,7 +143,11 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -
     environment = base_environment(os.environ) | downloads.variables(lab.settings.mirrors, os.environ)
     path = f"{programs}{os.pathsep}{environment['PATH']}"
     environment |= {"PATH": path, "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2", "AILAB_LAB": str(there.root), "AILAB_MODELS": str(there.root / "models")}
+    environment |= {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "AILAB_LAB": str(there.root),
+        "AILAB_MODELS": str(there.root / "models"),
+    }
     if request.seed is not None:
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
