@@ -11,7 +11,7 @@ from ailab.environments.open_kernels import open_kernels
 from ailab.lab import Lab
 from ailab.resources.detect import Machine, detect_machine
 from ailab.runtimes import cgroup
-from ailab.runtimes.base import TaskState
+from ailab.runtimes.base import TaskKind, TaskState
 from ailab.runtimes.reasons import note, silence_note
 
 STATES = ("ready", "starting", "degraded", "stopped")
@@ -59,7 +59,9 @@ def overall(tasks: list[dict[str, Any]], *, hub_answers: bool) -> str:
 
 def stopped_status(lab: Lab) -> dict[str, Any]:
     """The status of a lab whose daemon does not answer, from what the runtime can see without it."""
-    tasks = [_bare_task(lab, task_id) for task_id in lab.runtime.tasks()]
+    known = [_bare_task(lab, task_id) for task_id in lab.runtime.tasks()]
+    # Jobs that have ended are kept by the thousand.
+    tasks = [task for task in known if task["kind"] != TaskKind.job or task["state"] == TaskState.running]
     alive = any(task["state"] == TaskState.running for task in tasks)
     return _document(lab, "degraded" if alive else "stopped", tasks, machine=None)
 
