@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from ailab.errors import NotFound, UsageError
+from ailab.access import notebook_command
+from ailab.errors import Forbidden, NotFound, UsageError
 from ailab.i18n import _
 from ailab.jobs.queue import Job
+from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
-from ailab.paths import LabPaths, private_folder
+from ailab.paths import SHARED_FOLDERS, LabPaths, private_folder
 from ailab.resources.ledger import Lease
 from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
@@ -58,11 +61,22 @@ def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
         generation = lab.generations.current()
         if generation is None:
             raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
-        return replace(spec, environment=_environment(lab, site, job, generation.program.parent))
+        return _with_programs(spec, lab, site, job, generation.program.parent)
     extra = (Mount(str(own), str(site.lab.jobs / str(job.id))),)
     there, work = _seen_there(lab, site, folder)
-    spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin"))
+    spec = _with_programs(replace(spec, cwd=there), lab, site, job, site.lab.current / "bin")
     return containers.contained(lab, spec, site, job.owner, (*extra, *work))
+
+
+def _with_programs(spec: TaskSpec, lab: Lab, site: Site, job: Job, programs: Path) -> TaskSpec:
+    """The task with what it runs and its variables, where the environment's programs are in `programs`."""
+    from ailab.environments.kernel import kernel_spec
+
+    notebook = notebook_command.asked_for(spec.command)
+    if notebook is not None:
+        kernel = kernel_spec(programs / "python", job.name)
+        spec = replace(spec, command=notebook_command.program(notebook, job.id, python=site.python, kernel=kernel))
+    return replace(spec, environment=_environment(lab, site, job, programs))
 
 
 def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, str]:
@@ -76,6 +90,7 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
     path = f"{programs}{os.pathsep}{environment['PATH']}"
     environment |= {"PATH": path, "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "2", "AILAB_LAB": str(there.root), "AILAB_MODELS": str(there.root / "models")}
+    environment |= {"AILAB_LANGUAGE": lab.settings.lab.language}
     if request.seed is not None:
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
@@ -93,28 +108,66 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
 
 def _seen_there(lab: Lab, site: Site, folder: Path) -> tuple[str, tuple[Mount, ...]]:
     """Where a container sees a folder of this machine, and the mount that it needs for that: none where it is in what
-    all tasks of the lab share."""
-    from ailab.paths import SHARED_FOLDERS
+    all tasks of the lab share.
 
-    shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
-    shared |= {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
+    Raises `Forbidden` for one that leads out of there, or to ailab's own files: whoever works in a shared folder can put
+    a link in the place of a folder, and a job must not bring them what they do not see otherwise.
+    """
     real = folder.resolve()
-    for name, source in shared.items():
+    for name, source in _shared(lab).items():
         if real.is_relative_to(source.resolve()):
             return str(site.lab.root / name / real.relative_to(source.resolve())), ()
+        if folder.is_relative_to(source):
+            raise Forbidden(_("{folder} leads out of the lab's shared folders.").format(folder=folder))
+    if real.is_relative_to(lab.paths.state.resolve()):
+        raise Forbidden(_("{folder} is ailab's own.").format(folder=folder), remedy=_("Name another: --cwd DIR"))
     target = str(site.lab.root / _WORK)
     return target, (Mount(str(real), target),)
 
 
+def _shared(lab: Lab) -> dict[str, Path]:
+    """What everybody in the lab works with, by the names that it has in the lab's folder: where it is here."""
+    shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
+    return shared | {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
+
+
+def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWish:
+    """A notebook as a job: at `path` as JupyterLab names it, from the lab's folder, with `words` as they stand after its
+    name on the command line.
+
+    Raises `NotFound` where it is not, and `Forbidden` where workspaces are containers and it is in none of the folders
+    that they share: a job's own container would not have it.
+    """
+    place = PurePosixPath(path)
+    if not path or place.is_absolute() or ".." in place.parts:
+        raise NotFound(_("There is no notebook {path}.").format(path=path))
+    base = _shared(lab).get(place.parts[0])
+    notebook = (lab.paths.root / place if base is None else base.joinpath(*place.parts[1:])).resolve()
+    if Capability.images in lab.runtime.site(TaskKind.job, lab.paths).capabilities and (
+        base is None or not notebook.is_relative_to(base.resolve())
+    ):
+        raise Forbidden(
+            _("{path} is in none of the folders that all tasks of the lab share.").format(path=path),
+            remedy=_("Move it into one of them: {folders}").format(folders=", ".join(_shared(lab))),
+        )
+    if not notebook.is_file():
+        raise NotFound(_("There is no notebook {path}.").format(path=path))
+    return JobWish(command=[notebook.name, *words], cwd=str(notebook.parent), gpus=gpus)
+
+
 def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None:
-    """Raises `UsageError` for a script or a folder that is not there, before the job waits its turn to fail."""
+    """Raises `UsageError` for a script or a folder that is not there, or words that a notebook does not take, before the
+    job waits its turn to fail."""
     folder = Path(cwd)
     if not folder.is_absolute() or not folder.is_dir():
         raise UsageError(_("There is no folder {folder}.").format(folder=cwd), remedy=_("Name one: --cwd DIR"))
     if folder.is_relative_to(lab.state):
         raise UsageError(_("{folder} is ailab's own.").format(folder=cwd), remedy=_("Name another: --cwd DIR"))
+    notebook = notebook_command.asked_for(command)
     is_python = Path(command[0]).name.startswith("python") and len(command) > 1
     script = command[1] if is_python and command[1].endswith(".py") else ""
+    if notebook is not None:
+        script = notebook.notebook
     if script and not (folder / script).is_file():
         raise UsageError(
             _("There is no file {file} in {folder}.").format(file=script, folder=folder),
