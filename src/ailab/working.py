@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ailab.access import notebook_command
-from ailab.errors import Forbidden, NotFound, UsageError
+from ailab.environments.generations import Generation
+from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
-from ailab.jobs.queue import Job
+from ailab.jobs.code_store import CodeStore, collect
+from ailab.jobs.model import task_id
+from ailab.jobs.progress import CLIENT_FOLDER
+from ailab.jobs.queue import Job, Jobs
+from ailab.jobs.rebuilding import materialize
+from ailab.jobs.snapshots import Surroundings, take
 from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
 from ailab.paths import SHARED_FOLDERS, LabPaths, private_folder
@@ -19,22 +28,73 @@ from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
 # All output of a job is kept up to this; past it the older half goes.
 LOG_BYTES = 64 * 1024 * 1024
+# Jobs that ended so long ago are forgotten, but for so many of the newest.
+KEPT_SECONDS = 90 * 86400.0
+KEPT_JOBS = 2000
 # Where a container has the folder of a job that is in none of the lab's own.
 _WORK = "work"
 
 
-def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
-    """What is run for a job that holds `lease`.
+@dataclass(frozen=True)
+class Working:
+    """Makes the tasks of jobs; each call writes down what that attempt is about to run."""
 
-    Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment or its image is not built.
-    """
+    lab: Lab
+    jobs: Jobs
+
+    def __call__(self, job: Job, lease: Lease) -> TaskSpec:
+        """What is run for a job that holds `lease`.
+
+        Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment, its image is not
+        built, or what it repeats is not there any more.
+        """
+        generation = _generation(self.lab, job)
+        if job.request.code:
+            folder = _rebuilt(self.lab, job)
+        else:
+            folder = Path(job.request.cwd)
+            if not folder.is_dir():
+                raise UsageError(
+                    _("The folder {folder} is gone.").format(folder=folder),
+                    remedy=_("Submit it again where its files are."),
+                )
+            self.jobs.note_snapshot(job.id, _snapshot(self.lab, job, generation, lease))
+        return job_spec(self.lab, job, lease, folder, generation)
+
+
+def _generation(lab: Lab, job: Job) -> Generation:
+    """The environment that a job is to run in: the lab's, or that of the job that it repeats."""
+    if job.request.generation:
+        return lab.generations.get(job.request.generation)
+    current = lab.generations.current()
+    if current is None:
+        raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
+    return current
+
+
+def _snapshot(lab: Lab, job: Job, generation: Generation, lease: Lease) -> dict[str, Any]:
+    """A store that cannot be written, as on a full disk, costs the snapshot, not the job; it is noted."""
+    around = Surroundings(
+        generation.id, generation.python, generation.lock, generation.packages, tuple(gpu for gpu, _share in lease.gpus)
+    )
+    try:
+        return take(CodeStore(lab.paths.snapshots), job.request, around).to_json()
+    except (AilabError, OSError) as error:
+        return {"problem": str(error)}
+
+
+def _rebuilt(lab: Lab, job: Job) -> Path:
+    """The folder with the code of the job that this one repeats; made once, for all its attempts."""
+    folder = private_folder(private_folder(lab.paths.jobs) / str(job.id)) / "code"
+    if not folder.is_dir():
+        materialize(CodeStore(lab.paths.snapshots), job.request.code, folder, Path(job.request.cwd))
+    return folder
+
+
+def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generation) -> TaskSpec:
+    """The task of a job that runs in `folder`."""
     from ailab import containers
 
-    folder = Path(job.request.cwd)
-    if not folder.is_dir():
-        raise UsageError(
-            _("The folder {folder} is gone.").format(folder=folder), remedy=_("Submit it again where its files are.")
-        )
     private_folder(lab.paths.jobs)
     own = private_folder(lab.paths.jobs / str(job.id))
     (own / "checkpoints").mkdir(exist_ok=True)
@@ -58,29 +118,50 @@ def job_spec(lab: Lab, job: Job, lease: Lease) -> TaskSpec:
         gpus=tuple(gpu for gpu, _share in lease.gpus),
     )
     if Capability.images not in site.capabilities:
-        generation = lab.generations.current()
-        if generation is None:
-            raise NotFound(_("The lab has no environment yet."), remedy="ailab up")
-        return _with_programs(spec, lab, site, job, generation.program.parent)
-    extra = (Mount(str(own), str(site.lab.jobs / str(job.id))),)
-    there, work = _seen_there(lab, site, folder)
-    spec = _with_programs(replace(spec, cwd=there), lab, site, job, site.lab.current / "bin")
-    return containers.contained(lab, spec, site, job.owner, (*extra, *work))
+        spec = _as_notebook(spec, job, site, generation.program, _kept_in(job, folder))
+        return replace(spec, environment=_environment(lab, site, job, generation.program.parent, CLIENT_FOLDER))
+    current = lab.generations.current()
+    if current is None or current.lock != generation.lock:
+        raise NotFound(
+            _("There is no image of the environment {id}.").format(id=generation.id),
+            remedy=_("Go back to it: ailab env use {id}, then ailab image build").format(id=generation.id),
+        )
+    client = site.lab.state / CLIENT_FOLDER.name
+    extra = (
+        Mount(str(own), str(site.lab.jobs / str(job.id))),
+        Mount(str(CLIENT_FOLDER), str(client), read_only=True),
+    )
+    there, work = _seen_there(lab, site, job, folder)
+    kept, more = _seen_there(lab, site, job, _kept_in(job, folder))
+    programs = site.lab.current / "bin"
+    spec = _as_notebook(replace(spec, cwd=there), job, site, programs / "python", Path(kept))
+    spec = replace(spec, environment=_environment(lab, site, job, programs, client))
+    return containers.contained(lab, spec, site, job.owner, (*extra, *(work or more)))
 
 
-def _with_programs(spec: TaskSpec, lab: Lab, site: Site, job: Job, programs: Path) -> TaskSpec:
-    """The task with what it runs and its variables, where the environment's programs are in `programs`."""
+def _kept_in(job: Job, folder: Path) -> Path:
+    """Where what a job makes beside its files belongs: for one that repeats another where the person has those, and not
+    in the folder that was made for it."""
+    asked = Path(job.request.cwd)
+    return asked if asked.is_dir() else folder
+
+
+def _as_notebook(spec: TaskSpec, job: Job, site: Site, program: Path, kept: Path) -> TaskSpec:
+    """A task whose command begins with a notebook runs it, in a kernel of `program`; any other is as it was. `kept` has
+    the executed copy."""
     from ailab.environments.kernel import kernel_spec
 
     notebook = notebook_command.asked_for(spec.command)
-    if notebook is not None:
-        kernel = kernel_spec(programs / "python", job.name)
-        spec = replace(spec, command=notebook_command.program(notebook, job.id, python=site.python, kernel=kernel))
-    return replace(spec, environment=_environment(lab, site, job, programs))
+    if notebook is None:
+        return spec
+    output = str(kept / notebook.output_of(job.id))
+    kernel = kernel_spec(program, job.name)
+    return replace(spec, command=notebook_command.program(notebook, output, python=site.python, kernel=kernel))
 
 
-def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, str]:
-    """Its variables, as they hold at `site`. What the person has set comes last but for what tells it where it is."""
+def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -> dict[str, str]:
+    """Its variables, as they hold at `site`, where `programs` are the environment's and `client` has the client that
+    reports progress. What the person has set comes last but for what tells the job where it is."""
     from ailab import downloads
     from ailab.access.services import base_environment
 
@@ -95,7 +176,8 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
         environment |= {"TF_DETERMINISTIC_OPS": "1"}
-    environment |= request.variables
+    found = [str(client), *filter(None, [request.variables.get("PYTHONPATH")])]
+    environment |= request.variables | {"PYTHONPATH": os.pathsep.join(found)}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,
@@ -106,14 +188,17 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path) -> dict[str, st
     }
 
 
-def _seen_there(lab: Lab, site: Site, folder: Path) -> tuple[str, tuple[Mount, ...]]:
+def _seen_there(lab: Lab, site: Site, job: Job, folder: Path) -> tuple[str, tuple[Mount, ...]]:
     """Where a container sees a folder of this machine, and the mount that it needs for that: none where it is in what
-    all tasks of the lab share.
+    all tasks of the lab share, or in the job's own folder.
 
     Raises `Forbidden` for one that leads out of there, or to ailab's own files: whoever works in a shared folder can put
     a link in the place of a folder, and a job must not bring them what they do not see otherwise.
     """
     real = folder.resolve()
+    own = lab.paths.jobs / str(job.id)
+    if real.is_relative_to(own.resolve()):
+        return str(site.lab.jobs / str(job.id) / real.relative_to(own.resolve())), ()
     for name, source in _shared(lab).items():
         if real.is_relative_to(source.resolve()):
             return str(site.lab.root / name / real.relative_to(source.resolve())), ()
@@ -173,3 +258,11 @@ def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None
             _("There is no file {file} in {folder}.").format(file=script, folder=folder),
             remedy=_("Go to the folder that has it, or name the folder: --cwd DIR"),
         )
+
+
+def forget_old(lab: Lab, jobs: Jobs) -> None:
+    """Take away what is kept of jobs that ended long ago, but for the newest; curves in `logs` are the person's."""
+    for job in jobs.forget(time.time() - KEPT_SECONDS, KEPT_JOBS):
+        lab.runtime.remove(task_id(job))
+        shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
+    collect(CodeStore(lab.paths.snapshots), jobs.codes())

@@ -92,14 +92,15 @@ def typed(text: str) -> Any:
     return text
 
 
-def program(run: NotebookRun, job: int, *, python: str, kernel: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is run: `python`, one that has ailab, runs the notebook in the kernel that `kernel` (a kernel.json) says.
+def program(run: NotebookRun, output: str, *, python: str, kernel: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is run: `python`, one that has ailab, runs the notebook in the kernel that `kernel` (a kernel.json) says, and
+    keeps the executed copy at `output`.
 
     With -I, because what a person sets for their notebook (PYTHONPATH above all) is meant for the kernel.
     """
     options = (
         f"--kernel={json.dumps(kernel)}",
         f"--parameters={json.dumps(run.parameters)}",
-        f"--output={run.output_of(job)}",
+        f"--output={output}",
     )
     return (python, "-I", "-m", _RUNNER, *options, "--", run.notebook)

@@ -89,6 +89,10 @@ class Users:
             row = connection.execute(select(table).where(table.c.name == name)).mappings().first()
             return dict(row) if row else None
 
+    def is_admin(self, name: str) -> bool:
+        row = self._row(name)
+        return row is not None and bool(row["admin"])
+
     def must_change(self, name: str) -> bool:
         """Whether this user has yet to choose a password of their own."""
         row = self._row(name)

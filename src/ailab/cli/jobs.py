@@ -23,6 +23,7 @@ def app() -> typer.Typer:
     group = typer.Typer(no_args_is_help=False, rich_markup_mode=None)
     group.callback(invoke_without_command=True)(jobs)
     group.command("show", help=_("All about one job."))(show)
+    group.command("diff", help=_("What the second job has run otherwise than the first."))(diff)
     return group
 
 
@@ -68,6 +69,21 @@ def show(
         say(job_as_text(found))
 
 
+def diff(
+    first: Annotated[int, typer.Argument(metavar="A", help=_("Its number."))],
+    second: Annotated[int, typer.Argument(metavar="B", help=_("Its number."))],
+    json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False,
+) -> None:
+    found = labs.open_lab().client.get(f"/api/jobs/{first}/diff/{second}")
+    if json:
+        print_json(found)
+        return
+    from ailab.jobs import differences_text
+    from ailab.jobs.differences import Differences
+
+    say("\n".join(differences_text.lines(Differences.from_json(found))))
+
+
 def _watch(lab: Lab, query: str) -> None:
     """Until Ctrl-C, which is no failure here."""
     from rich.console import Console
@@ -92,6 +108,8 @@ def as_text(found: dict[str, Any]) -> str:
         for job in found["jobs"]
     ]
     lines = [table([_("JOB"), _("NAME"), _("USER"), _("STATE"), _("TIME"), _("HOLDS")], rows)]
+    far = [job for job in found["jobs"] if job["progress"] and job["state"] == "running"]
+    lines += ["", *(f"{job['id']}  {job['progress']['text']}" for job in far)] if far else []
     shown = len(found["jobs"])
     total = sum(found["counts"].values())
     if shown < total:
@@ -169,7 +187,8 @@ def job_as_text(job: dict[str, Any]) -> str:
         (_("Name"), job["name"]),
         (_("User"), job["owner"]),
         (_("State"), _state(job)),
-        (_("Note"), job["note"]),
+        (_("Note"), " ".join([job["note"], *job["troubles"]]).strip()),
+        (_("Progress"), job["progress"]["text"] if job["progress"] else ""),
         (_("Command"), shlex.join(job["command"])),
         (_("Folder"), job["cwd"]),
         (_("Holds"), _asked(asked)),

@@ -27,6 +27,7 @@ from ailab.cli import (
     jobs,
     logs,
     open_,
+    rerun,
     run as run_,
     status,
     stop,
@@ -69,6 +70,7 @@ def build_app() -> typer.Typer:
                 context_settings=own_words)(run_.run)  # fmt: skip
     app.add_typer(jobs.app(), name="jobs", help=_("What waits, what runs, what has ended."))
     app.command("logs", help=_("The output of a job, or of a task of the lab."))(logs.logs)
+    app.command("rerun", help=_("Run again exactly what a job has run."))(rerun.rerun)
     app.command("stop", help=_("End jobs, with the time that they need to save their state."))(stop.stop)
     app.command("top", help=_("Who holds what of the machine."))(top.top)
     app.command("events", help=_("Who did what and when."))(events.events)

@@ -19,7 +19,7 @@ Update = Callable[[str], None]
 # The commands that our sentences tell people to type.
 COMMANDS = (
     *("up", "down", "status", "open", "verify", "doctor", "init", "events", "env", "image", "bundle"),
-    *("run", "jobs", "logs", "stop", "top"),
+    *("run", "jobs", "logs", "rerun", "stop", "top"),
 )
 _COMMAND = re.compile(rf"(?<![\w./-])ailab (?=(?:{'|'.join(COMMANDS)})\b)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from ailab.cli import job_words, labs
 from ailab.cli.output import note, print_json, say
 from ailab.errors import UsageError
 from ailab.i18n import _
+
+if TYPE_CHECKING:
+    from ailab.lab import Lab
 
 
 
@@ -77,6 +80,11 @@ def run(
     lab = labs.open_lab()
     with job_words.errors_as_typed(str(file) if file is not None else ""):
         made = lab.client.post("/api/jobs", {"owner": owner, "wish": wish})
+    tell_queued(lab, made, follow=follow, json=json)
+
+
+def tell_queued(lab: Lab, made: dict[str, Any], *, follow: bool, json: bool) -> None:
+    """Say what has been queued, or follow it to its end and exit as it does."""
     if follow and made["jobs"]:
         from ailab.cli import logs
 

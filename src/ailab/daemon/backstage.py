@@ -9,7 +9,9 @@ from fastapi import FastAPI
 
 from ailab import events
 from ailab.access.secret_files import secret
+from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
+from ailab.jobs.model import task_id
 from ailab.portal.app import create_portal
 
 
@@ -39,6 +41,24 @@ class DaemonBackstage:
 
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
         self._parts.users.change_password(user, new, current=current, address=address)
+
+    def leases(self) -> dict[str, Any]:
+        return lease_view(self._parts)
+
+    def jobs(self, limit: int) -> dict[str, Any]:
+        return job_list(self._parts, self._parts.jobs.list(limit=limit))
+
+    def job(self, job: int) -> dict[str, Any]:
+        return one_job(self._parts, job, curves=True)
+
+    def job_output(self, job: int, lines: int) -> list[str]:
+        return list(self._parts.lab.runtime.logs(task_id(job), tail=lines))
+
+    def stop_job(self, job: int, user: str) -> None:
+        self._parts.jobs.ask_to_stop(job, user, actor=user)
+
+    def is_admin(self, user: str) -> bool:
+        return self._parts.users.is_admin(user)
 
 
 def portal_application(parts: Parts) -> FastAPI:

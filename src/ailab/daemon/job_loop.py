@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 
+from ailab.daemon import workspace_leases
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.jobs import schedules
 from ailab.jobs.worker import IDLE_SECONDS
+from ailab.working import forget_old
+
+TIDY_SECONDS = 3600.0
 
 
 class JobLoop(threading.Thread):
@@ -18,6 +23,7 @@ class JobLoop(threading.Thread):
         super().__init__(name="jobs", daemon=True)
         self._parts = parts
         self._failed = ""
+        self._next_tidying = time.monotonic() + TIDY_SECONDS
 
     def run(self) -> None:
         parts = self._parts
@@ -26,7 +32,11 @@ class JobLoop(threading.Thread):
             pause = IDLE_SECONDS
             try:
                 schedules.submit_due(parts.lab.store, parts.jobs)
+                workspace_leases.settle(parts)
                 pause = parts.worker.step()
+                if time.monotonic() >= self._next_tidying:
+                    self._next_tidying = time.monotonic() + TIDY_SECONDS
+                    forget_old(parts.lab, parts.jobs)
                 self._failed = ""
             except Exception as error:
                 traceback.print_exc()

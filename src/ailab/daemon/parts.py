@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import threading
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ailab.jobs.worker import Worker
 from ailab.lab import Lab
 from ailab.resources.detect import Machine
 from ailab.resources.ledger import Capacity, Gpu
-from ailab.working import job_spec
+from ailab.working import Working
 
 # What the hub, the proxy, TensorBoard, the daemon and a few Jupyter servers take, and the system's own.
 OWN_MEMORY = 2 * 1024**3
@@ -41,7 +40,7 @@ class Parts:
     def of(cls, lab: Lab) -> Parts:
         store, measured = lab.store.open(), Measured(lab)
         jobs = Jobs(store)
-        worker = Worker(jobs, lab.runtime, capacity_of(measured.machine), partial(job_spec, lab))
+        worker = Worker(jobs, lab.runtime, capacity_of(measured.machine), Working(lab, jobs))
         return cls(lab, Supervisor(store, lab.runtime), Users(store), measured, jobs, worker)
 
     def leave(self) -> None:

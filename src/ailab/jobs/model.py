@@ -58,7 +58,7 @@ class JobRequest(Stored):
     `priority` is higher for what is more urgent. `retries` counts the starts after the first that failed in a way that
     another start can help. `timeout` (0: none) and `grace`, between TERM and KILL, are seconds. `resume`: after a reboot
     or a lost task it is started again, and finds its checkpoints. `not_before` is seconds since the epoch. `code` is the
-    snapshot whose files it runs, for a job that repeats another.
+    snapshot whose files it runs, and `generation` the environment that it runs in, for a job that repeats another.
     """
 
     command: tuple[str, ...]
@@ -79,6 +79,7 @@ class JobRequest(Stored):
     seed: int | None = None
     inputs: tuple[str, ...] = ()
     code: str = ""
+    generation: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

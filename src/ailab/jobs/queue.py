@@ -278,6 +278,12 @@ class Jobs:
         with self._engine.begin() as connection:
             connection.execute(update(table).where(table.c.id == job).values(snapshot=dict(snapshot)))
 
+    def codes(self) -> set[str]:
+        """The snapshots' code that some job names."""
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(select(table.c.snapshot, table.c.request)))
+        return {code for kept, request in rows for code in (kept.get("code"), request.get("code")) if code}
+
     def forget(self, before: float, keep: int) -> list[int]:
         """Remove jobs that ended before `before`, but for the newest `keep` of all; the ids of those that are gone."""
         with self._engine.begin() as connection:

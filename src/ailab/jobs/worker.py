@@ -17,7 +17,7 @@ from ailab.i18n import _
 from ailab.jobs.ends import TIMEOUT, end_of, is_retried, pause_before, seconds
 from ailab.jobs.model import ENDED, After, EndReason, JobState, task_id
 from ailab.jobs.queue import End, Job, Jobs
-from ailab.jobs.scheduling import Waiting, decide
+from ailab.jobs.scheduling import Waiting, charge, decide
 from ailab.resources.ledger import Capacity, Lease, Need, lease
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 
@@ -155,8 +155,11 @@ class Worker:
         if not waiting:
             self.blocked = {}
             return
-        held_now = [held for held, _since in self._jobs.leases()]
-        plan = decide(now, self.capacity, held_now, waiting, self._jobs.usage(now))
+        held_now, usage = self._jobs.leases(), self._jobs.usage(now)
+        for held, since in held_now:
+            # What is held is charged when it is given back; until then it counts all the same.
+            usage[held.owner] = usage.get(held.owner, 0.0) + charge(held, self.capacity, max(0.0, now - since))
+        plan = decide(now, self.capacity, [held for held, _since in held_now], waiting, usage)
         self.blocked = dict(plan.blocked)
         for start in plan.starts:
             wanted = self._queue.pop(start.job).waiting
@@ -229,4 +232,5 @@ def _has_run(job: Job, seen: Seen) -> bool:
 
 def _waiting(row: RowMapping) -> Waiting:
     need = Need(row["cpus"], row["memory_bytes"], row["gpus"], row["gpu_fraction"])
-    return Waiting(row["id"], row["owner"], (need,), row["priority"], row["submitted_at"])
+    since = max(row["submitted_at"], row["not_before"])
+    return Waiting(row["id"], row["owner"], (need,), row["priority"], since)

@@ -6,9 +6,8 @@ import asyncio
 import secrets
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlparse
 
-from fastapi import Depends, FastAPI, Form, Request
+from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 
@@ -17,29 +16,13 @@ from ailab.errors import AilabError, Forbidden
 from ailab.i18n import LANGUAGES, _
 from ailab.portal.backstage import Backstage
 from ailab.portal.forward import Forwarder
-from ailab.portal.login import COOKIE, PREFIX, Logins, NotLoggedIn, Session
+from ailab.portal.job_pages import JobPages
+from ailab.portal.job_routes import add_job_pages
+from ailab.portal.login import COOKIE, PREFIX, Logins, NotLoggedIn
 from ailab.portal.pages import Pages
+from ailab.portal.session import HEADERS, User
 
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 _STATE_COOKIE = "ailab-login"
-
-
-async def current_user(request: Request) -> Session:
-    """Who sent the request; nobody gets past this without a login, and no other site's form does."""
-    session: Session | None = await request.app.state.logins.session(request)
-    if session is None:
-        raise NotLoggedIn(_("You are not logged in."), remedy=_("Open the lab's page, or send a token of the hub."))
-    if request.method not in ("GET", "HEAD") and not _same_origin(request):
-        raise Forbidden(_("This request came from another site."))
-    return session
-
-
-User = Annotated[Session, Depends(current_user)]
 
 
 def create_portal(backstage: Backstage) -> FastAPI:
@@ -67,15 +50,15 @@ def create_portal(backstage: Backstage) -> FastAPI:
     async def home(request: Request, user: User) -> Response:
         if await asyncio.to_thread(backstage.must_change_password, user.user):
             return RedirectResponse(f"{PREFIX}password", 303)
-        return HTMLResponse(await asyncio.to_thread(pages.home, request, user), headers=_HEADERS)
+        return HTMLResponse(await asyncio.to_thread(pages.home, request, user), headers=HEADERS)
 
     @app.get(f"{PREFIX}live")
     async def live(request: Request, user: User) -> Response:
-        return HTMLResponse(await asyncio.to_thread(pages.live, request), headers=_HEADERS)
+        return HTMLResponse(await asyncio.to_thread(pages.live, request), headers=HEADERS)
 
     @app.get(f"{PREFIX}password")
     async def password_page(request: Request, user: User) -> Response:
-        return HTMLResponse(await asyncio.to_thread(pages.password, request, user, ""), headers=_HEADERS)
+        return HTMLResponse(await asyncio.to_thread(pages.password, request, user, ""), headers=HEADERS)
 
     @app.post(f"{PREFIX}password")
     async def change_password(
@@ -95,7 +78,7 @@ def create_portal(backstage: Backstage) -> FastAPI:
             await asyncio.to_thread(backstage.change_password, user.user, new, current or None, address)
         except AilabError as error:
             page = await asyncio.to_thread(pages.password, request, user, error.message)
-            return HTMLResponse(page, 422, headers=_HEADERS)
+            return HTMLResponse(page, 422, headers=HEADERS)
         return RedirectResponse(PREFIX, 303)
 
     @app.get(f"{PREFIX}language/{{code}}")
@@ -121,6 +104,8 @@ def create_portal(backstage: Backstage) -> FastAPI:
         answer.delete_cookie(COOKIE, path=PREFIX)
         return answer
 
+    add_job_pages(app, JobPages(backstage, pages))
+
     @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=["GET", "POST", "HEAD"], include_in_schema=False)
     async def tool(tool: str, request: Request, user: User) -> Response:
         if tool not in backstage.forwarded:
@@ -139,7 +124,7 @@ def create_portal(backstage: Backstage) -> FastAPI:
             answer.set_cookie(_STATE_COOKIE, browser, path=PREFIX, httponly=True, samesite="lax", max_age=600)
             return answer
         if wants_page:
-            return HTMLResponse(pages.problem(request, error), error.http_status, headers=_HEADERS)
+            return HTMLResponse(pages.problem(request, error), error.http_status, headers=HEADERS)
         return JSONResponse(error.body(), error.http_status)
 
     app.add_exception_handler(AilabError, refuse)
@@ -150,12 +135,3 @@ def _inside(request: Request) -> str:
     """The page that was asked for, as a path of ours: nobody is sent elsewhere after a login."""
     query = f"?{request.url.query}" if request.url.query else ""
     return f"{request.url.path}{query}" if request.url.path.startswith(PREFIX) else PREFIX
-
-
-def _same_origin(request: Request) -> bool:
-    """Whether the browser says that the request comes from our own pages; programs send tokens and no origin."""
-    site = request.headers.get("sec-fetch-site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    origin = request.headers.get("origin")
-    return origin is None or urlparse(origin).netloc == request.headers.get("host")

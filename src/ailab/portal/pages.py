@@ -35,18 +35,18 @@ class Pages:
     def say(self, request: Request, sentence: str) -> str:
         return translate(sentence, self.language(request))
 
-    def _render(self, name: str, request: Request, **values: Any) -> str:
+    def render(self, name: str, request: Request, **values: Any) -> str:
         language = self.language(request)
         shared = {"language": language, "prefix": PREFIX, "version": __version__}
         return self._templates.get_template(name).render(_=lambda text: translate(text, language), **shared, **values)
 
     def home(self, request: Request, session: Session) -> str:
         welcome = "/tree/notebooks/welcome.ipynb" if (self._backstage.notebooks / "welcome.ipynb").exists() else ""
-        return self._render("home.html", request, user=session.user, start=f"lab{welcome}", **self._live())
+        return self.render("home.html", request, user=session.user, start=f"lab{welcome}", **self._live())
 
     def live(self, request: Request) -> str:
         """The part of the landing page that is fetched again every few seconds."""
-        return self._render("live.html", request, **self._live())
+        return self.render("live.html", request, **self._live())
 
     def _live(self) -> dict[str, Any]:
         return {"status": self._backstage.status(), "events": self._backstage.events(EVENTS_SHOWN)}
@@ -54,7 +54,7 @@ class Pages:
     def password(self, request: Request, session: Session, problem: str) -> str:
         first = self._backstage.must_change_password(session.user)
         free = self._backstage.may_replace_password(session.user)
-        return self._render(
+        return self.render(
             "password.html",
             request,
             user=session.user,
@@ -65,7 +65,7 @@ class Pages:
         )
 
     def problem(self, request: Request, error: AilabError) -> str:
-        return self._render("problem.html", request, user="", error=error)
+        return self.render("problem.html", request, user="", error=error)
 
 
 def size(count: float | None) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
+from ailab.errors import Conflict
+from ailab.i18n import _
 from ailab.jobs import schedules
-from ailab.jobs.view import job_json, lease_json
+from ailab.jobs.code_store import CodeStore
+from ailab.jobs.differences import diff
+from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
 from ailab.working import refuse_impossible
@@ -68,15 +73,13 @@ def list_jobs(
     """The newest jobs (of the states that `state` names, with commas), and how many there are in each state."""
     parts = _parts(request)
     states = [one for one in state.split(",") if one]
-    found = parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=max(1, min(limit, 100_000)))
-    waiting = dict(parts.worker.blocked)
-    return {"counts": parts.jobs.counts(), "jobs": [job_json(job, waiting, parts.lab.paths) for job in found]}
+    limit = max(1, min(limit, 100_000))
+    return job_list(parts, parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=limit))
 
 
 @router.get("/jobs/{job}")
 def get_job(request: Request, job: int) -> dict[str, Any]:
-    parts = _parts(request)
-    return job_json(parts.jobs.get(job), dict(parts.worker.blocked), parts.lab.paths)
+    return one_job(_parts(request), job)
 
 
 @router.post("/jobs/{job}/stop")
@@ -85,6 +88,40 @@ def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
     parts = _parts(request)
     parts.jobs.ask_to_stop(job, wanted.actor, actor=wanted.actor)
     return get_job(request, job)
+
+
+@router.post("/jobs/{job}/rerun")
+def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
+    """Queue a job that runs exactly what another has run: its code, its environment, its arguments and seed."""
+    parts = _parts(request)
+    before = parts.jobs.get(job)
+    code, generation = before.snapshot.get("code"), before.snapshot.get("generation")
+    if not code:
+        raise Conflict(
+            _("What job {id} runs has not been written down: {reason}").format(
+                id=job, reason=before.snapshot.get("problem") or before.state
+            ),
+            remedy=_("It is when a job starts; submit it anew with: ailab run"),
+        )
+    parts.lab.generations.get(generation)
+    again = replace(before.request, code=code, generation=generation, after=(), not_before=0.0)
+    ids = parts.jobs.submit([again], owner=wanted.actor, actor=wanted.actor, snapshot=before.snapshot, repeats=job)
+    return {"schedule": None, "jobs": ids}
+
+
+@router.get("/jobs/{job}/diff/{other}")
+def diff_jobs(request: Request, job: int, other: int) -> dict[str, Any]:
+    """What the second has run otherwise than the first."""
+    parts = _parts(request)
+    first, second = (_snapshot_of(parts, one) for one in (job, other))
+    return diff(first, second, CodeStore(parts.lab.paths.snapshots)).to_json()
+
+
+def _snapshot_of(parts: Parts, job: int) -> Snapshot:
+    known = parts.jobs.get(job).snapshot
+    if "code" not in known:
+        raise Conflict(_("What job {id} runs has not been written down: it has not begun.").format(id=job))
+    return Snapshot.from_json(known)
 
 
 @router.get("/schedules")
@@ -100,8 +137,4 @@ def remove_schedule(request: Request, schedule: int) -> None:
 @router.get("/leases")
 def list_leases(request: Request) -> dict[str, Any]:
     """Who holds what, what there is, and what each user has used of it."""
-    parts = _parts(request)
-    capacity = parts.worker.capacity
-    held = [lease_json(lease, since) for lease, since in parts.jobs.leases()]
-    total = {"cpus": capacity.cpus, "memory_bytes": capacity.memory_bytes, "gpus": [gpu.id for gpu in capacity.gpus]}
-    return {"capacity": total, "leases": held, "usage": parts.jobs.usage(time.time()), "counts": parts.jobs.counts()}
+    return lease_view(_parts(request))

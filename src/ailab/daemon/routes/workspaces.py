@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from ailab.containers import workspace_of
+from ailab.daemon import workspace_leases
 from ailab.daemon.parts import Parts
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -30,6 +31,7 @@ def want_workspace(request: Request, wanted: NewWorkspace) -> dict[str, Any]:
     """Answers with the task, and at which address this machine reaches it."""
     parts: Parts = request.app.state.parts
     spec = workspace_of(parts.lab, wanted.user, wanted.port, wanted.variables)
+    workspace_leases.reserve(parts, spec, wanted.user)
     seen = parts.supervisor.want(spec, owner=wanted.user, actor=wanted.user)
     refuse_ended(spec, seen)
     return parts.supervisor.task(spec.id).to_json() | {"address": parts.lab.runtime.connect(spec.id, wanted.port)}

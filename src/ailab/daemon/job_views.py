@@ -1,0 +1,67 @@
+"""What the API and the portal show of jobs: the rows, and how far those that run have come."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ailab.daemon.parts import Parts
+from ailab.jobs import progress
+from ailab.jobs.model import JobState
+from ailab.jobs.queue import Job
+from ailab.jobs.view import job_json, lease_json
+
+CURVES_SHOWN = 8
+
+
+def job_list(parts: Parts, jobs: list[Job]) -> dict[str, Any]:
+    """Jobs, and how many there are in each state."""
+    blocked = dict(parts.worker.blocked)
+    return {"counts": parts.jobs.counts(), "jobs": [_shown(parts, job, blocked) for job in jobs]}
+
+
+def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
+    """One job; with `curves` what it has reported, by metric, as pairs of where and how much (None: no finite number)."""
+    found = parts.jobs.get(job)
+    shown = _shown(parts, found, dict(parts.worker.blocked))
+    if curves:
+        reported = progress.read(progress_file(parts, job))
+        names = list(reported.latest)[:CURVES_SHOWN] if reported is not None else []
+        shown["curves"] = {name: _finite(reported.series(name)) for name in names} if reported is not None else {}
+    return shown
+
+
+def progress_file(parts: Parts, job: int) -> Path:
+    return parts.lab.paths.jobs / str(job) / "progress.jsonl"
+
+
+def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:
+    shown = job_json(job, blocked, parts.lab.paths) | {"progress": None, "troubles": []}
+    if job.started_at is None:
+        return shown
+    reported = progress.read(progress_file(parts, job.id), progress.TAIL_BYTES)
+    if reported is None:
+        return shown
+    shown["progress"] = {
+        "fraction": reported.fraction,
+        "eta_seconds": reported.eta_seconds if job.state == JobState.running else None,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in reported.latest.items()},
+        "text": progress.bar(reported, 60),
+    }
+    if job.state == JobState.running:
+        shown["troubles"] = [event.sentence() for event in progress.events_of(reported, time.time())]
+    return shown
+
+
+def _finite(series: list[tuple[float, float]]) -> list[tuple[float, float | None]]:
+    return [(where, value if math.isfinite(value) else None) for where, value in series]
+
+
+def lease_view(parts: Parts) -> dict[str, Any]:
+    """Who holds what, what there is, and what each user has used of it."""
+    capacity = parts.worker.capacity
+    held = [lease_json(lease, since) for lease, since in parts.jobs.leases()]
+    total = {"cpus": capacity.cpus, "memory_bytes": capacity.memory_bytes, "gpus": [gpu.id for gpu in capacity.gpus]}
+    return {"capacity": total, "leases": held, "usage": parts.jobs.usage(time.time()), "counts": parts.jobs.counts()}

@@ -1,0 +1,41 @@
+"""The addresses of the pages of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Annotated
+
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from ailab.errors import Forbidden
+from ailab.i18n import _
+from ailab.portal.job_pages import JobPages
+from ailab.portal.login import PREFIX
+from ailab.portal.session import HEADERS, User
+
+
+def add_job_pages(app: FastAPI, pages: JobPages) -> None:
+    @app.get(f"{PREFIX}jobs")
+    async def jobs(request: Request, user: User) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.jobs, request, user), headers=HEADERS)
+
+    @app.get(f"{PREFIX}jobs/live")
+    async def jobs_live(request: Request, user: User) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.jobs_live, request), headers=HEADERS)
+
+    @app.get(f"{PREFIX}jobs/{{job}}")
+    async def job(request: Request, user: User, job: int) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.job, request, user, job), headers=HEADERS)
+
+    @app.get(f"{PREFIX}jobs/{{job}}/live")
+    async def job_live(request: Request, user: User, job: int) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.job_live, request, user, job), headers=HEADERS)
+
+    @app.post(f"{PREFIX}jobs/{{job}}/stop")
+    async def stop(user: User, job: int, form_token: Annotated[str, Form()]) -> Response:
+        if not user.form_token or not secrets.compare_digest(form_token, user.form_token):
+            raise Forbidden(_("This form is too old."), remedy=_("Open the page again."))
+        await asyncio.to_thread(pages.stop, user, job)
+        return RedirectResponse(f"{PREFIX}jobs/{job}", 303)

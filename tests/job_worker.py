@@ -1,0 +1,41 @@
+"""A worker in a process of its own, for tests that kill it: `python job_worker.py FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ailab.jobs.queue import Job, Jobs
+from ailab.jobs.worker import Worker
+from ailab.resources.ledger import Capacity, Lease
+from ailab.runtimes.base import TaskKind, TaskSpec
+from ailab.runtimes.process import ProcessRuntime
+from ailab.store import Store
+
+CAPACITY = Capacity(4, 8 * 1024**3)
+
+
+def make_spec(job: Job, lease: Lease) -> TaskSpec:
+    """The job's command, in its folder."""
+    return TaskSpec(
+        id=job.task,
+        name=job.name,
+        kind=TaskKind.job,
+        command=job.request.command,
+        environment={"PATH": os.defpath},
+        cwd=job.request.cwd,
+        restart=False,
+    )
+
+
+def main(folder: Path) -> None:
+    jobs = Jobs(Store(folder / "lab.db").open())
+    worker = Worker(jobs, ProcessRuntime(folder / "tasks"), CAPACITY, make_spec)
+    while True:
+        jobs.changed.clear()
+        jobs.changed.wait(worker.step())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

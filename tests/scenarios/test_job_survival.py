@@ -1,0 +1,61 @@
+"""kill -9 of whoever runs the jobs, at random moments: every job runs as often as it should, and nothing is left held.
+
+AILAB_CHECK_KILLS=200 is the full measure, over 500 jobs; a check has fewer.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from job_worker import CAPACITY
+
+from ailab.jobs.model import ENDED, JobRequest, JobState
+from ailab.jobs.queue import Jobs
+from ailab.runtimes.base import TaskState
+from ailab.runtimes.process import ProcessRuntime
+from ailab.store import Store
+
+pytestmark = pytest.mark.lab
+KILLS = int(os.environ.get("AILAB_CHECK_KILLS") or 30)
+JOBS = KILLS * 5 // 2
+SEED = 20261128
+END_SECONDS = 900.0
+
+
+def test_every_job_runs_exactly_once_whoever_is_killed(tmp_path: Path) -> None:
+    seeded = random.Random(SEED)
+    store = Store(tmp_path / "lab.db").open()
+    jobs = Jobs(store)
+    said = tmp_path / "said"
+    requests = []
+    for number in range(JOBS):
+        # One write of one line: appended whole. Every fifth fails, which no kill may make a retry of.
+        script = f"sleep {seeded.uniform(0, 0.3):.2f}; echo {number} >> {said}; exit {int(number % 5 == 0)}"
+        requests.append(JobRequest(command=("sh", "-c", script), cwd="/", name=str(number)))
+    ids = jobs.submit(requests, owner="ada", actor="test")
+    words = [sys.executable, str(Path(__file__).parent.parent / "job_worker.py"), str(tmp_path)]
+    deadline, kills = time.monotonic() + END_SECONDS, 0
+    while time.monotonic() < deadline and any(jobs.get(job).state not in ENDED for job in ids[-8:]) or kills < KILLS:
+        assert time.monotonic() < deadline, f"{kills} kills, {jobs.counts()}"
+        worker = subprocess.Popen(words)
+        try:
+            # The first moments, in which a worker finds its way, are as likely as all others.
+            worker.wait(seeded.uniform(0.3, 1.5) if kills < KILLS else 20.0)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait(10)
+        kills += 1
+    runtime = ProcessRuntime(tmp_path / "tasks")
+    assert jobs.counts() == {JobState.done: JOBS - len(range(0, JOBS, 5)), JobState.failed: len(range(0, JOBS, 5))}
+    assert {job.reason for job in jobs.list(states=[JobState.failed], limit=JOBS)} == {"exit-status"}
+    ran = Counter(said.read_text().split())
+    assert ran == Counter({str(number): 1 for number in range(JOBS)})
+    assert jobs.leases() == [] and CAPACITY.cpus
+    assert not [task for task in runtime.tasks() if runtime.poll(task).state != TaskState.exited]
