@@ -170,7 +170,11 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -
     environment = base_environment(os.environ) | downloads.variables(lab.settings.mirrors, os.environ)
     path = f"{programs}{os.pathsep}{environment['PATH']}"
     environment |= {"PATH": path, "VIRTUAL_ENV": str(programs.parent), "PYTHONUNBUFFERED": "1"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "2", "AILAB_LAB": str(there.root), "AILAB_MODELS": str(there.root / "models")}
+    environment |= {
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "AILAB_LAB": str(there.root),
+        "AILAB_MODELS": str(there.root / "models"),
+    }
     environment |= {"AILAB_LANGUAGE": lab.settings.lab.language}
     if request.seed is not None:
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
@@ -192,8 +196,8 @@ def _seen_there(lab: Lab, site: Site, job: Job, folder: Path) -> tuple[str, tupl
     """Where a container sees a folder of this machine, and the mount that it needs for that: none where it is in what
     all tasks of the lab share, or in the job's own folder.
 
-    Raises `Forbidden` for one that leads out of there, or to ailab's own files: whoever works in a shared folder can put
-    a link in the place of a folder, and a job must not bring them what they do not see otherwise.
+    Raises `Forbidden` for one that leads out of there, or to ailab's own files: whoever works in a shared folder can
+    put a link in the place of a folder, and a job must not bring them what they do not see otherwise.
     """
     real = folder.resolve()
     own = lab.paths.jobs / str(job.id)
@@ -217,8 +221,8 @@ def _shared(lab: Lab) -> dict[str, Path]:
 
 
 def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWish:
-    """A notebook as a job: at `path` as JupyterLab names it, from the lab's folder, with `words` as they stand after its
-    name on the command line.
+    """A notebook as a job: at `path` as JupyterLab names it, from the lab's folder, with `words` as they stand after
+    its name on the command line.
 
     Raises `NotFound` where it is not, and `Forbidden` where workspaces are containers and it is in none of the folders
     that they share: a job's own container would not have it.
@@ -235,14 +239,14 @@ def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWi
             _("{path} is in none of the folders that all tasks of the lab share.").format(path=path),
             remedy=_("Move it into one of them: {folders}").format(folders=", ".join(_shared(lab))),
         )
-    if not notebook.is_file():
+    if notebook.suffix != ".ipynb" or not notebook.is_file():
         raise NotFound(_("There is no notebook {path}.").format(path=path))
     return JobWish(command=[notebook.name, *words], cwd=str(notebook.parent), gpus=gpus)
 
 
 def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None:
-    """Raises `UsageError` for a script or a folder that is not there, or words that a notebook does not take, before the
-    job waits its turn to fail."""
+    """Raises `UsageError` for a script or a folder that is not there, or words that a notebook does not take, before
+    the job waits its turn to fail."""
     folder = Path(cwd)
     if not folder.is_absolute() or not folder.is_dir():
         raise UsageError(_("There is no folder {folder}.").format(folder=cwd), remedy=_("Name one: --cwd DIR"))

@@ -24,7 +24,7 @@ def inject(notebook: Any, parameters: Mapping[str, Any]) -> None:
         return
     from nbformat.v4 import new_code_cell
 
-    cell = new_code_cell(source=code_of(parameters), metadata={"tags": [_INJECTED]})
+    cell = new_code_cell(code_of(parameters), metadata={"tags": [_INJECTED]})  # type: ignore[no-untyped-call]
     if notebook.nbformat_minor < 5:
         # Ids of cells came with 4.5: nbformat's changelog, JEP 62.
         del cell["id"]

@@ -93,8 +93,8 @@ def typed(text: str) -> Any:
 
 
 def program(run: NotebookRun, output: str, *, python: str, kernel: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is run: `python`, one that has ailab, runs the notebook in the kernel that `kernel` (a kernel.json) says, and
-    keeps the executed copy at `output`.
+    """What is run: `python`, one that has ailab, runs the notebook in the kernel of `kernel` (a kernel.json)
+    and keeps the executed copy at `output`.
 
     With -I, because what a person sets for their notebook (PYTHONPATH above all) is meant for the kernel.
     """

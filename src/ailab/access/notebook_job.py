@@ -1,8 +1,8 @@
 """Runs a notebook as a job: cell by cell in the lab's kernel, each cell's outputs kept as soon as they are there.
 
-Run as `python -m ailab.access.notebook_job OPTIONS -- NOTEBOOK` by a Python that has ailab, which need not be that of the
-kernel. nbclient, which Jupyter's own converter runs notebooks with, talks to the kernel; papermill would bring nothing
-more than its convention of parameters, which `notebook_cells` keeps.
+Run as `python -m ailab.access.notebook_job OPTIONS -- NOTEBOOK` by a Python that has ailab, which need not be that of
+the kernel. nbclient, which Jupyter's own converter runs notebooks with, talks to the kernel; papermill would bring
+nothing more than its convention of parameters, which `notebook_cells` keeps.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ OUTPUT_SECONDS = 60
 # How often what a long cell has put out is kept while it runs.
 KEEP_SECONDS = 30.0
 _HEADING_CHARACTERS = 80
+# nbformat has type hints in part alone.
+_FORMAT: Any = nbformat
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -105,7 +107,7 @@ class Copy:
     def _write(self) -> None:
         # Whatever comes of it, the next try has time.
         self._kept = time.monotonic()
-        files.replace(self._path, nbformat.v4.writes(self._notebook) + "\n")
+        files.replace(self._path, _FORMAT.v4.writes(self._notebook) + "\n")
 
 
 class Run(NotebookClient):
@@ -155,9 +157,7 @@ class Run(NotebookClient):
             return await super().async_execute_cell(cell, cell_index, *words, **more)
         except DeadKernelError:
             died = self.how_it_died()
-            cell.outputs.append(
-                nbformat.v4.new_output("error", ename="DeadKernelError", evalue=died, traceback=[died])
-            )
+            cell.outputs.append(_FORMAT.v4.new_output("error", ename="DeadKernelError", evalue=died, traceback=[died]))
             raise
         finally:
             self._copy.keep()
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> int:
     asked = _asked(argv)
     log = Log()
     try:
-        notebook = nbformat.read(asked.notebook, as_version=4)
+        notebook = _FORMAT.read(asked.notebook, as_version=4)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, nbformat.ValidationError) as error:
         log.say(_("{file} cannot be read: {reason}.").format(file=asked.notebook, reason=error))
         return FAILED
