@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
 
+from ailab.daemon.app import answer_errors
 from ailab.errors import Forbidden, NotFound
 from ailab.jobs.model import JobRequest
 from ailab.lab import Lab
+from ailab.portal.job_routes import add_notebook_jobs
+from ailab.portal.login import Session
 from ailab.runtimes.base import Site, TaskKind, TaskSpec
 from ailab.working import _as_notebook, _seen_there, notebook_wish, refuse_impossible
 
@@ -91,3 +96,33 @@ def test_only_a_command_that_begins_with_a_notebook_becomes_its_run(tmp_path: Pa
     assert any('"/env/bin/python", "-m", "ipykernel_launcher"' in word for word in run.command)
     plain = TaskSpec("job-3", "train", "job", ("python", "train.py"), {}, str(tmp_path))
     assert _as_notebook(plain, JOB, site, Path("/env/bin/python"), tmp_path) is plain
+
+
+class Portal:
+    """The daemon's side, and a login."""
+
+    asked: Any = None
+
+    def run_notebook(self, *asked: Any) -> dict[str, Any]:
+        self.asked = asked
+        return {"job": 7, "output": "notebooks/a-job-7.ipynb"}
+
+    async def session(self, request: Request) -> Session | None:
+        return Session("", "ann", "", 0, 0) if "ailab-session" in request.cookies else None
+
+
+def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
+    portal: Any = Portal()
+    app = FastAPI()
+    app.state.logins = portal
+    add_notebook_jobs(app, portal)
+    answer_errors(app)
+    path, asked = "/services/ailab/api/notebook-jobs", {"path": "notebooks/a.ipynb", "words": ["-p", "rate", "1"]}
+    here, login = {"sec-fetch-site": "same-origin"}, {"cookie": "ailab-session=x"}
+    with TestClient(app) as client:
+        assert client.post(path, json=asked, headers=here).status_code == 401
+        assert client.post(path, json=asked, headers=login | {"sec-fetch-site": "same-site"}).status_code == 403
+        assert client.post(path, content="{}", headers=login | here).status_code == 400
+        assert portal.asked is None
+        assert client.post(path, json=asked, headers=login | here).json()["job"] == 7
+    assert portal.asked == ("ann", "notebooks/a.ipynb", ["-p", "rate", "1"], 0)

@@ -161,7 +161,9 @@
         menu.fileMenu.addGroup([{ command: COMMAND }], 60);
       }
       if (starter) {
-        starter.add({ command: COMMAND, category: 'Other', rank: 0, args: { isLauncher: true } });
+        // Among the terminal and its like, under JupyterLab's own word for them.
+        const category = translator ? translator.load('jupyterlab').__('Other') : 'Other';
+        starter.add({ command: COMMAND, category, args: { isLauncher: true } });
       }
     };
 
