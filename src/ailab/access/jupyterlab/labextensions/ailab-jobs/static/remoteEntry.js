@@ -59,7 +59,8 @@
       });
     let answer = await send();
     if (answer.status === 401) {
-      await fetch(PORTAL, { headers: { Accept: 'text/html' } });
+      // As an image would be asked for: for what a script can read the hub wants a token that only its own pages have.
+      await fetch(PORTAL, { mode: 'no-cors', headers: { Accept: 'text/html' } });
       answer = await send();
     }
     const said = await answer.json().catch(() => ({}));
@@ -88,7 +89,7 @@
       field(say('Parameters, one a line: epochs = 10'), parameters),
       field(say('GPUs'), gpus)
     );
-    form.getValue = () => ({ path: notebook.value.trim(), parameters: parameters.value, gpus: Number(gpus.value) || 0 });
+    form.getValue = () => ({ path: notebook.value.trim(), parameters: parameters.value, gpus: Math.max(0, Math.trunc(gpus.value)) || 0 });
     return form;
   };
 
