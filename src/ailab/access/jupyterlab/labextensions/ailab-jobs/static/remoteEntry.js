@@ -59,7 +59,7 @@
       });
     let answer = await send();
     if (answer.status === 401) {
-      // As an image would be asked for: for what a script can read the hub wants a token that only its own pages have.
+      // Its answer is not read, and what is asked for so needs none of the hub's tokens (JupyterHub's _xsrf_utils.py).
       await fetch(PORTAL, { mode: 'no-cors', headers: { Accept: 'text/html' } });
       answer = await send();
     }
