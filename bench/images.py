@@ -127,7 +127,7 @@ class Bench:
     def _clear(self) -> None:
         """Leave nothing in the engine's store but the base."""
         for image in self.client.api.images():
-            names = image["RepoTags"] or []
+            names = [name for name in image["RepoTags"] or [] if name != "<none>:<none>"]
             if not any(name.startswith(base.REPOSITORY) for name in names):
                 for name in names or [image["Id"]]:
                     self.client.api.remove_image(name, force=True)

@@ -161,6 +161,11 @@ class LabPaths:
         return self.state / "pushed.jsonl"
 
     @property
+    def snapshots(self) -> Path:
+        """The code that jobs ran."""
+        return self.state / "snapshots"
+
+    @property
     def run(self) -> Path:
         """The 0700 folder of sockets and pid files, which who needs it makes."""
         inside = self.state / "run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -56,6 +55,9 @@ async def wait_for_async(
     probe: Callable[[], Awaitable[T | None]], *, timeout: float, what: str, first: float = 0.02, last: float = 0.25
 ) -> T:
     """`wait_for` for a coroutine: the same timeout, the same error."""
+    # Here, for most who wait do not import it.
+    import asyncio
+
     deadline = time.monotonic() + timeout
     for interval in _intervals(first, last):
         result = await probe()

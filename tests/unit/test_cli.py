@@ -58,3 +58,9 @@ def test_every_command_is_one_that_sentences_may_name() -> None:
     app = main.build_app()
     names = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     assert names == set(output.COMMANDS)
+
+
+def test_nothing_asked_for_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("Usage: ailab") and not said.err

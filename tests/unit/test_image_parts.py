@@ -38,8 +38,11 @@ def test_layers_come_in_the_order_in_which_they_change() -> None:
     order = [
         "FROM localhost/ailab-base:0123",
         "pythons.tar",
-        "stack.txt",
+        "FROM pythons AS control",
         "control.txt",
+        "FROM pythons\n",
+        "stack.txt",
+        "COPY --from=control",
         "COPY ailab",
         "lab.txt",
         "COPY lab",
@@ -49,6 +52,20 @@ def test_layers_come_in_the_order_in_which_they_change() -> None:
     assert places == sorted(places)
     assert "USER 1000:1000" in text and "VOLUME /lab" in text and "HEALTHCHECK" in text
     assert '"up", "--foreground"' in text and 'LABEL org.ailab.lab="my lab"' in text
+
+
+def test_of_steps_that_run_side_by_side_the_one_that_failed_is_told() -> None:
+    following = steps.Steps(steps.BUILDKIT, lambda _text: None)
+    for line in (
+        "#7 [control 2/3] RUN --mount=type=cache install control.txt",
+        "#8 [stage-2 2/9] RUN --mount=type=cache install stack.txt",
+        "#7 1.1 No solution found",
+        "#8 1.2 Downloading tensorflow",
+        "#7 ERROR: process did not complete successfully: exit code: 1",
+    ):
+        following.read(line)
+    failed = following.failure(CommandFailed("failed", finished=Finished(("docker",), 1, "", "")))
+    assert "2/3" in failed.message and failed.detail == "No solution found"
 
 
 def test_nothing_that_a_20_10_engine_cannot_read() -> None:

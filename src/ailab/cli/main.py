@@ -9,32 +9,14 @@ import os
 import sys
 import traceback
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
 
 from ailab import __version__
-from ailab.cli import (
-    bundle,
-    doctor,
-    down,
-    env,
-    events,
-    image,
-    init,
-    invocation,
-    jobs,
-    logs,
-    open_,
-    rerun,
-    run as run_,
-    status,
-    stop,
-    top,
-    up,
-    verify,
-)
+from ailab.cli import invocation
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
@@ -46,8 +28,28 @@ _DETAIL_LINES = 20
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def build_app() -> typer.Typer:
-    """The commands in the order in which a person meets them."""
+def build_app(first: str = "") -> typer.Typer:
+    """The commands in the order in which a person meets them; the one that `first` names alone, where it names one:
+    to load the others and to make their options takes longer than many a command."""
+    commands = (
+        ("up", "up:up", _("Make what is missing, start what is stopped, show where to go.")),
+        ("status", "status:status", _("What runs, where, and how it is.")),
+        ("open", "open_:open_lab", _("A link that logs you in, opened in the browser where there is one.")),
+        ("verify", "verify:verify", _("Prove the environment in the lab's own kernel.")),
+        ("doctor", "doctor:doctor", _("What is wrong with this machine and this lab, and what to type.")),
+        ("down", "down:down", _("Stop everything that up started; keep all files.")),
+        ("init", "init:init", _("Make a lab: a folder with a lab.toml.")),
+        ("run", "run:run", _("Queue a job: it runs when its turn comes, and goes on when you leave.")),
+        ("jobs", "jobs:app", _("What waits, what runs, what has ended.")),
+        ("logs", "logs:logs", _("The output of a job, or of a task of the lab.")),
+        ("rerun", "rerun:rerun", _("Run again exactly what a job has run.")),
+        ("stop", "stop:stop", _("End jobs, with the time that they need to save their state.")),
+        ("top", "top:top", _("Who holds what of the machine.")),
+        ("events", "events:events", _("Who did what and when.")),
+        ("env", "env:app", _("The environment: lock, build, list, use, roll back.")),
+        ("image", "image:app", _("The lab as a container image: build it, run it, share it.")),
+        ("bundle", "bundle:app", _("The lab in one file, for machines without a network.")),
+    )
     app = typer.Typer(
         name="ailab",
         help=_("A private AI lab on this machine: JupyterLab, TensorFlow that imports, TensorBoard, one login."),
@@ -58,25 +60,18 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=_("Anywhere: --lab DIR names the lab, --debug shows tracebacks, --version the version."),
     )
-    app.command("up", help=_("Make what is missing, start what is stopped, show where to go."))(up.up)
-    app.command("status", help=_("What runs, where, and how it is."))(status.status)
-    app.command("open", help=_("A link that logs you in, opened in the browser where there is one."))(open_.open_lab)
-    app.command("verify", help=_("Prove the environment in the lab's own kernel."))(verify.verify)
-    app.command("doctor", help=_("What is wrong with this machine and this lab, and what to type."))(doctor.doctor)
-    app.command("down", help=_("Stop everything that up started; keep all files."))(down.down)
-    app.command("init", help=_("Make a lab: a folder with a lab.toml."))(init.init)
-    own_words = {"allow_interspersed_args": False}
-    app.command("run", help=_("Queue a job: it runs when its turn comes, and goes on when you leave."),
-                context_settings=own_words)(run_.run)  # fmt: skip
-    app.add_typer(jobs.app(), name="jobs", help=_("What waits, what runs, what has ended."))
-    app.command("logs", help=_("The output of a job, or of a task of the lab."))(logs.logs)
-    app.command("rerun", help=_("Run again exactly what a job has run."))(rerun.rerun)
-    app.command("stop", help=_("End jobs, with the time that they need to save their state."))(stop.stop)
-    app.command("top", help=_("Who holds what of the machine."))(top.top)
-    app.command("events", help=_("Who did what and when."))(events.events)
-    app.add_typer(env.app(), name="env", help=_("The environment: lock, build, list, use, roll back."))
-    app.add_typer(image.app(), name="image", help=_("The lab as a container image: build it, run it, share it."))
-    app.add_typer(bundle.app(), name="bundle", help=_("The lab in one file, for machines without a network."))
+    # With it one command alone is still one by its name.
+    app.callback()(lambda: None)
+    wanted = [one for one in commands if one[0] == first] or commands
+    for name, place, text in wanted:
+        module, _colon, function = place.partition(":")
+        made = getattr(import_module(f"ailab.cli.{module}"), function)
+        if function == "app":
+            app.add_typer(made(), name=name, help=text)
+        else:
+            # What comes after the job's command is the command's.
+            settings = {"allow_interspersed_args": False} if name == "run" else None
+            app.command(name, help=text, context_settings=settings)(made)
     return app
 
 
@@ -94,7 +89,7 @@ def run(argv: list[str]) -> int:
         if invocation.current.version:
             print(f"ailab {__version__}")
             return 0
-        status = build_app()(rest, prog_name="ailab", standalone_mode=False)
+        status = build_app(rest[0] if rest else "")(rest, prog_name="ailab", standalone_mode=False)
         if status == _INTERRUPTED:
             raise KeyboardInterrupt
         return status if isinstance(status, int) else 0

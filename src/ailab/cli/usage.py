@@ -9,14 +9,16 @@ from typer.exceptions import TyperException
 from ailab.errors import UsageError
 from ailab.i18n import _
 
+_HELP = "Usage: "
 _NO_COMMAND = re.compile(r"No such command '(.+?)'")
 _BAD_VALUE = re.compile(r"Invalid value for '?(.+?)'?: (.+)")
 
 
 def usage_error(error: TyperException) -> UsageError | None:
-    """The refusal as an error of ours; None when the parser has already shown the help that was missing."""
+    """The refusal as an error of ours; None where nothing was asked for, and the help has been shown instead."""
     said = error.format_message()
-    if not said:
+    if said.startswith(_HELP):
+        print(said)
         return None
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "ailab"

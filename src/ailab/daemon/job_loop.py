@@ -23,6 +23,7 @@ class JobLoop(threading.Thread):
         super().__init__(name="jobs", daemon=True)
         self._parts = parts
         self._failed = ""
+        self._next_look = 0.0
         self._next_tidying = time.monotonic() + TIDY_SECONDS
 
     def run(self) -> None:
@@ -32,7 +33,9 @@ class JobLoop(threading.Thread):
             pause = IDLE_SECONDS
             try:
                 schedules.submit_due(parts.lab.store, parts.jobs)
-                workspace_leases.settle(parts)
+                if time.monotonic() >= self._next_look:
+                    self._next_look = time.monotonic() + IDLE_SECONDS
+                    workspace_leases.settle(parts)
                 pause = parts.worker.step()
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS

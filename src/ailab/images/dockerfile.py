@@ -16,6 +16,8 @@ ENVIRONMENT = IMAGE_HOME / "environment"
 CONTROL = IMAGE_HOME / "control" / "current"
 BUILD = IMAGE_HOME / "image"
 WEB_PORT = 8888
+# The stages of the build: what both others stand on, and ailab's own part.
+_BOTH, _OWN = "pythons", "control"
 USER = "1000:1000"
 
 
@@ -53,7 +55,7 @@ class Recipe:
             f"# The lab {self.lab} as an image, written by ailab. In this folder: docker build -t NAME .",
             "# Behind a mirror, a proxy or a private certificate authority, add what `downloads` and `ca` are to say:",
             "#   --secret id=downloads,src=FILE (lines NAME=value)  --secret id=ca,src=FILE (PEM)",
-            f"FROM {self.base}",
+            f"FROM {self.base} AS {_BOTH}",
             f"ENV AILAB_HOME={IMAGE_HOME} LANG=C.UTF-8 HOME={IMAGE_LAB}/.ailab/home PATH={CONTROL}/bin:$PATH",
         ]
 
@@ -70,12 +72,17 @@ class Recipe:
             f"ADD pythons.tar {IMAGE_HOME}/",
             _run(_finish(self.python, pythons), _finish(self.own_python, own)),
             "",
-            "# The stack.",
-            *self._packages("stack.txt"),
-            "",
-            "# ailab's own packages, and its tools.",
+            "# ailab's own packages, and its tools: beside the stack, for neither needs the other.",
+            f"FROM {_BOTH} AS {_OWN}",
             f"COPY requirements/control {BUILD}/requirements/control/",
             self._installing(*self._tool_steps(), _finish(self.own_python, *(tool.folder for tool in self.tools))),
+            "",
+            "# The stack.",
+            f"FROM {_BOTH}",
+            *self._packages("stack.txt"),
+            "",
+            "# What was made beside it.",
+            *(f"COPY --from={_OWN} {folder} {folder}/" for folder in sorted({CONTROL, self.proxy.parent})),
             f"ADD proxy.tar {self.proxy}/",
             "",
             "# ailab itself. The lab's folder is open to any account; only its files are not.",

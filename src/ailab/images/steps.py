@@ -26,21 +26,35 @@ class BuildFailed(AilabError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a builder prints: the line that begins a step (`place`, `verb`, `rest`), and a line that a step prints."""
+    """How a builder prints: the line that begins a step (`place`, `verb`, `rest`), a line that a step prints (`text`),
+    and one that says that a step has failed. Where steps run side by side, each line has the `vertex` that it is of."""
 
     step: re.Pattern[str]
     output: re.Pattern[str]
+    failed: re.Pattern[str]
 
 
 # `#9 [5/9] RUN ...`, then `#9 12.3 what it prints`: its progress as "plain".
 BUILDKIT = Dialect(
-    re.compile(r"#\d+ \[(?:\S+ )?(?P<place>\d+/\d+)\] (?P<verb>\S+) ?(?P<rest>.*)"), re.compile(r"#\d+ \d+\.\d+ (.*)")
+    re.compile(r"#(?P<vertex>\d+) \[(?:\S+ )?(?P<place>\d+/\d+)\] (?P<verb>\S+) ?(?P<rest>.*)"),
+    re.compile(r"#(?P<vertex>\d+) \d+\.\d+ (?P<text>.*)"),
+    re.compile(r"#(?P<vertex>\d+) ERROR"),
 )
 # `STEP 5/9: RUN ...`, then what it prints as it is; `--> ID` ends a step.
 BUILDAH = Dialect(
-    re.compile(r"STEP (?P<place>\d+/\d+): (?P<verb>\S+) ?(?P<rest>.*)"),
-    re.compile(r"(?!--> |COMMIT|Error: |error building |subprocess exited |time=\")(.*)"),
+    re.compile(r"(?P<vertex>)(?:\[\d+/\d+\] )?STEP (?P<place>\d+/\d+): (?P<verb>\S+) ?(?P<rest>.*)"),
+    re.compile(r"(?P<vertex>)(?!--> |COMMIT|Error: |error building |subprocess exited |time=\")(?P<text>.*)"),
+    re.compile(r"(?P<vertex>)(?!)"),
 )
+
+
+@dataclass
+class Step:
+    """A step and what it has printed."""
+
+    place: str
+    named: str
+    printed: list[str]
 
 
 class Steps:
@@ -49,25 +63,24 @@ class Steps:
     def __init__(self, dialect: Dialect, tell: Callable[[str], None]) -> None:
         self._dialect = dialect
         self._tell = tell
-        self._step = ""
-        self._printed: list[str] = []
+        self._steps: dict[str, Step] = {}
+        self._last = Step("0", "", [])
 
     def read(self, line: str) -> None:
-        step = self._dialect.step.match(line)
-        if step is not None:
-            place, verb = step["place"], step["verb"]
-            named = f"{place} {verb} {step['rest'].replace('--mount=', '').strip()}"
-            if named != self._step:
-                self._step, self._printed = named, []
-            self._tell(f"{place} {verb}")
-            return
-        printed = self._dialect.output.match(line)
-        if printed is not None and self._step:
-            self._printed.append(printed[1])
-            self._tell(f"{self._step.split(' ')[0]} {printed[1].strip()[:60]}")
+        if (step := self._dialect.step.match(line)) is not None:
+            named = f"{step['place']} {step['verb']} {step['rest'].replace('--mount=', '').strip()}"
+            known = self._steps.get(step["vertex"])
+            if known is None or known.named != named:
+                self._steps[step["vertex"]] = self._last = Step(step["place"], named, [])
+            self._tell(f"{step['place']} {step['verb']}")
+        elif (failed := self._dialect.failed.match(line)) is not None:
+            self._last = self._steps.get(failed["vertex"], self._last)
+        elif (printed := self._dialect.output.match(line)) is not None and (of := self._steps.get(printed["vertex"])):
+            of.printed.append(printed["text"])
+            self._tell(f"{of.place} {printed['text'].strip()[:60]}")
 
     def failure(self, error: CommandFailed) -> AilabError:
-        printed = "\n".join(self._printed) or error.detail
+        printed = "\n".join(self._last.printed) or error.detail
         known = explain(printed, index="", cache=Path(UV_CACHE), needed_mb=_NEEDED_MB)
         if known is not None:
             known.detail = known.detail or printed
@@ -83,11 +96,9 @@ class Steps:
             )
         last = next((line for line in reversed(printed.splitlines()) if line.strip()), error.message)
         return BuildFailed(
-            _("The image was not built. Step {step}: {last}").format(
-                step=self._step.split(" ")[0] or "0", last=last.strip()
-            ),
+            _("The image was not built. Step {step}: {last}").format(step=self._last.place, last=last.strip()),
             remedy=_(
                 "What the step printed is below. What was built so far is kept: the same command goes on from there."
             ),
-            detail=printed if self._printed else error.detail,
+            detail=printed if self._last.printed else error.detail,
         )
