@@ -80,8 +80,8 @@ login_codes = Table(
 )
 
 # Jobs; see `jobs.model`. Times are seconds since the epoch. What the scheduler looks at has columns of its own, beside
-# `request`, for thousands may wait. `attempt` is the runtime's, `failures` those that were retried. `asked` is who or what
-# wants the job stopped. `array` is the first job of those that were submitted as one, `part` the number within it.
+# `request`, for thousands may wait. `attempt` is the runtime's, `failures` those that were retried. `asked` is who or
+# what wants the job stopped. `array` is the first job of those that were submitted as one, `part` the number within it.
 jobs = Table(
     "jobs",
     metadata,

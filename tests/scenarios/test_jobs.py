@@ -1,4 +1,4 @@
-"""Jobs on a whole lab, through the command line: queued, followed, stopped, refused, and the daemon killed under them."""
+"""Jobs on a whole lab, by the command line: queued, followed, stopped, refused, and the daemon killed under them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def test_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cpu": 1}, {"cpus": -1}, {"command": []}, {"memory": "much"}, {"env": {"A B": "1"}}, {"gpu_fraction": 1.5}]
+    "wrong",
+    [{"cpu": 1}, {"cpus": -1}, {"command": []}, {"memory": "much"}, {"env": {"A B": "1"}}, {"gpu_fraction": 1.5}],
 )
 def test_a_wish_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -206,16 +206,16 @@ def test_a_schedule_submits_again_and_leaves_out_what_still_waits(room: Room) ->
     schedules.add(room.store, wish, owner="ada", cpus=1)
     schedules.submit_due(room.store, room.jobs)
     schedules.submit_due(room.store, room.jobs)
-    assert len(room.jobs.list()) == 1
+    assert len(room.jobs.find()) == 1
     with room.store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE schedules SET due = 0")
     schedules.submit_due(room.store, room.jobs)
-    assert len(room.jobs.list()) == 1, "its last job still waits"
-    room.until(room.jobs.list()[0].id, JobState.done)
+    assert len(room.jobs.find()) == 1, "its last job still waits"
+    room.until(room.jobs.find()[0].id, JobState.done)
     with room.store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE schedules SET due = 0")
     schedules.submit_due(room.store, room.jobs)
-    assert len(room.jobs.list()) == 2
+    assert len(room.jobs.find()) == 2
     assert schedules.all_of(room.store)[0]["due"] > time.time()
 
 
@@ -224,4 +224,4 @@ def test_old_jobs_are_forgotten_but_for_the_newest(room: Room) -> None:
     for job in jobs[:3]:
         room.jobs.ask_to_stop(job, "ada", actor="ada")
     assert room.jobs.forget(time.time() + 1, keep=2) == jobs[:2]
-    assert [job.id for job in room.jobs.list()] == [jobs[3], jobs[2]]
+    assert [job.id for job in room.jobs.find()] == [jobs[3], jobs[2]]

@@ -30,4 +30,6 @@ def errors_as_typed(file: str) -> Iterator[None]:
         if place is None:
             raise
         name = f"{file}: {place['key']}" if file else "--" + place["key"].replace("_", "-").replace("inputs", "input")
-        raise UsageError(f"{name}: {place['what']}", remedy=refused.remedy or _("What it may be: ailab run --help")) from None
+        raise UsageError(
+            f"{name}: {place['what']}", remedy=refused.remedy or _("What it may be: ailab run --help")
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,9 +54,8 @@ def follow(lab: Lab, job: int, tail: int | None = None) -> int:
     try:
         attempt = 0
         while True:
-            seen = wait_for(
-                lambda: _begun(lab, job, attempt), timeout=QUEUE_SECONDS, what=_("job {id}").format(id=job), last=0.5
-            )
+            what = _("job {id}").format(id=job)
+            seen = wait_for(partial(_begun, lab, job, attempt), timeout=QUEUE_SECONDS, what=what, last=0.5)
             if seen["state"] in _ENDED and seen["attempt"] <= attempt:
                 return _tell_end(seen)
             attempt = seen["attempt"]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ailab.lab import Lab
 
 
-
 def run(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- COMMAND...", help=_("What to run: python train.py --epochs 100"))
@@ -71,7 +70,7 @@ def run(
         "inputs": [str(Path(path).absolute()) for path in input or []],
     }
     wish = _from_file(file) if file is not None else {"cwd": str(Path.cwd())}
-    wish |= {key: value for key, value in asked.items() if value or value == 0 and key == "seed"}
+    wish |= {key: value for key, value in asked.items() if value or (value == 0 and key == "seed")}
     if cwd is not None:
         wish["cwd"] = str(cwd.absolute())
     if not wish.get("command"):
@@ -124,7 +123,9 @@ def _from_file(file: Path) -> dict[str, Any]:
         with file.open("rb") as source:
             wish = tomllib.load(source)
     except FileNotFoundError:
-        raise UsageError(_("There is no file {file}.").format(file=file), remedy=_("Name one: --file job.toml")) from None
+        raise UsageError(
+            _("There is no file {file}.").format(file=file), remedy=_("Name one: --file job.toml")
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
             _("{file} is not TOML: {reason}").format(file=file, reason=error), remedy=_("Mend that line.")

@@ -35,7 +35,9 @@ def stop(
         return seen if no_wait or all(one["state"] in _ENDED for one in seen) else None
 
     with step(_("Stopping")):
-        seen = wait_for(lambda: (found,) if (found := ended()) is not None else None, timeout=END_SECONDS, what=_("the end"))[0]
+        seen = wait_for(
+            lambda: (found,) if (found := ended()) is not None else None, timeout=END_SECONDS, what=_("the end")
+        )[0]
     if json:
         print_json(seen)
         return

@@ -49,7 +49,7 @@ class DaemonBackstage:
         return lease_view(self._parts)
 
     def jobs(self, limit: int) -> dict[str, Any]:
-        return job_list(self._parts, self._parts.jobs.list(limit=limit))
+        return job_list(self._parts, self._parts.jobs.find(limit=limit))
 
     def job(self, job: int) -> dict[str, Any]:
         return one_job(self._parts, job, curves=True)

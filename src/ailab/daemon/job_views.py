@@ -23,7 +23,7 @@ def job_list(parts: Parts, jobs: list[Job]) -> dict[str, Any]:
 
 
 def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
-    """One job; with `curves` what it has reported, by metric, as pairs of where and how much (None: no finite number)."""
+    """One job; with `curves` what it has reported, by metric: pairs of where and how much (None: no finite number)."""
     found = parts.jobs.get(job)
     shown = _shown(parts, found, dict(parts.worker.blocked))
     if curves:

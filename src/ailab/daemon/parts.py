@@ -55,8 +55,8 @@ class Parts:
 
 
 def capacity_of(machine: Machine) -> Capacity:
-    """What tasks may hold of this machine: all its CPUs and GPUs, and its memory but for what the lab's own services and
-    the system take."""
+    """What tasks may hold of this machine: all its CPUs and GPUs, and its memory but for what the lab's own services
+    and the system take."""
     gpus = tuple(Gpu(str(gpu.index), gpu.memory_bytes) for gpu in machine.gpus)
     return Capacity(machine.cpus, max(machine.memory_bytes // 2, machine.memory_bytes - OWN_MEMORY), gpus)
 

@@ -29,12 +29,14 @@ def reserve(parts: Parts, spec: TaskSpec, owner: str) -> None:
 def settle(parts: Parts) -> None:
     """Free what a workspace holds that is wanted no more, and note what one holds that came back by itself."""
     leases = {lease.task: lease for lease, _since in parts.jobs.leases()}
-    wanted = {task.spec.id: task for task in parts.supervisor.tasks() if task.spec.kind == TaskKind.workspace and task.wanted}
-    for task in leases.keys() - wanted.keys():
-        if task.startswith("workspace-"):
-            parts.jobs.free(task, parts.worker.capacity)
-    for task_id, task in wanted.items():
-        if task_id not in leases:
+    wanted = {
+        task.spec.id: task for task in parts.supervisor.tasks() if task.spec.kind == TaskKind.workspace and task.wanted
+    }
+    for gone in leases.keys() - wanted.keys():
+        if gone.startswith("workspace-"):
+            parts.jobs.free(gone, parts.worker.capacity)
+    for name, task in wanted.items():
+        if name not in leases:
             parts.jobs.keep_lease(_lease(task.spec, task.owner), since=time.time())
 
 

@@ -74,6 +74,13 @@ class Differences:
     found: tuple[Difference, ...]
     not_compared: tuple[LeftOut, ...] = ()
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Differences:
+        """What `to_json` has made."""
+        found = [{key: value for key, value in one.items() if key != "change"} for one in data["differences"]]
+        left_out = tuple(LeftOut.from_json(one) for one in data["not_compared"])
+        return cls(tuple(Difference(**one) for one in found), left_out)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "same": not self.found,

@@ -1,4 +1,4 @@
-"""How an attempt of a job has ended: from what the runtime saw to a state, a reason, a sentence, and whether to retry."""
+"""How an attempt of a job has ended: what the runtime saw as a state, a reason, a sentence, and whether to retry."""
 
 from __future__ import annotations
 

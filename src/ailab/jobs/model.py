@@ -52,14 +52,14 @@ class After(Stored):
 class JobRequest(Stored):
     """What a person asks to run. Kept as JSON in the job's row.
 
-    `cwd` is the folder on this machine in which the command runs. `variables` are added to the environment and may hold
-    secrets: they are never shown. `cpus` is a count, `memory_bytes` the most memory (0: what is fair, see
+    `cwd` is the folder on this machine in which the command runs. `variables` are added to the environment and may
+    hold secrets: they are never shown. `cpus` is a count, `memory_bytes` the most memory (0: what is fair, see
     `resources.ledger`), `gpus` a count of whole GPUs, `gpu_fraction` a part of one GPU's memory instead (0 to 1).
     `priority` is higher for what is more urgent. `retries` counts the starts after the first that failed in a way that
-    another start can help. `timeout` (0: none) and `grace`, between TERM and KILL, are seconds. `resume`: after a reboot
-    or a lost task it is started again, and finds its checkpoints. `not_before` is seconds since the epoch. `code` is the
-    snapshot whose files it runs, and `generation` the environment that it runs in, for a job that repeats another.
-    """
+    another start can help. `timeout` (0: none) and `grace`, between TERM and KILL, are seconds. `resume`: after a
+    reboot or a lost task it is started again, and finds its checkpoints. `not_before` is seconds since the epoch.
+    `code` is the snapshot whose files it runs, and `generation` the environment that it runs in, for a job that
+    repeats another."""
 
     command: tuple[str, ...]
     cwd: str

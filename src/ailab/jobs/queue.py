@@ -127,7 +127,7 @@ class Jobs:
             raise NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
         return Job.of(row)
 
-    def list(
+    def find(
         self, *, states: Sequence[str] = (), owner: str = "", name: str = "", array: int | None = None, limit: int = 100
     ) -> list[Job]:
         """The newest first."""
@@ -171,7 +171,7 @@ class Jobs:
 
     def holding(self) -> list[Job]:
         """Those whose task may run."""
-        return self.list(states=HOLDING, limit=1_000_000)
+        return self.find(states=HOLDING, limit=1_000_000)
 
     def states_of(self, ids: Collection[int]) -> dict[int, str]:
         with self._engine.connect() as connection:
@@ -218,7 +218,8 @@ class Jobs:
         has ended."""
         now = time.time()
         with self._engine.begin() as connection:
-            values = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked, "ended_at": now}
+            values: dict[str, Any] = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked}
+            values |= {"ended_at": now}
             if _change(connection, job, (JobState.queued,), values, JobState.stopped, actor=actor):
                 self._touch(job)
                 return JobState.stopped
@@ -230,7 +231,8 @@ class Jobs:
 
     def end(self, job: Job, end: End, capacity: Capacity) -> bool:
         """Write down how a job ended, charge what it used to its owner, and free its lease."""
-        values = {"state": end.state, "reason": end.reason, "note": end.note, "exit_status": end.exit_status}
+        values: dict[str, Any] = {"state": end.state, "reason": end.reason, "note": end.note}
+        values |= {"exit_status": end.exit_status}
         values |= {"ended_at": end.ended_at or time.time(), "attempt": end.attempt or job.attempt}
         with self._engine.begin() as connection:
             if not _change(connection, job.id, LIVE, values, end.state, detail=vars(end)):
@@ -241,7 +243,8 @@ class Jobs:
 
     def again(self, job: Job, end: End, capacity: Capacity, *, not_before: float, failures: int) -> None:
         """Queue a job for another attempt, after one that ended so."""
-        values = {"state": JobState.queued, "not_before": not_before, "failures": failures, "note": end.note}
+        values: dict[str, Any] = {"state": JobState.queued, "not_before": not_before, "failures": failures}
+        values |= {"note": end.note}
         values |= {"reason": end.reason, "exit_status": end.exit_status, "attempt": end.attempt or job.attempt}
         with self._engine.begin() as connection:
             # Whoever asked for its end in the meantime is heard at the next look.

@@ -53,14 +53,15 @@ def remove(store: Store, schedule: int) -> None:
     with store.engine.begin() as connection:
         if not connection.execute(delete(table).where(table.c.id == schedule)).rowcount:
             raise NotFound(
-                _("There is no schedule {id}.").format(id=schedule), remedy=_("See those there are: ailab jobs --schedules")
+                _("There is no schedule {id}.").format(id=schedule),
+                remedy=_("See those there are: ailab jobs --schedules"),
             )
         record(connection, actor="daemon", kind="schedule", subject=f"schedule-{schedule}", after="removed")
 
 
 def submit_due(store: Store, jobs: Jobs) -> None:
-    """Submit what is due. One whose last job still waits or runs is left out this time; and times that have passed while
-    the lab was down are made up for by one."""
+    """Submit what is due. One whose last job still waits or runs is left out this time; and times that have passed
+    while the lab was down are made up for by one."""
     now = time.time()
     with store.engine.connect() as connection:
         rows = list(connection.execute(select(table).where(table.c.due <= now)).mappings())
@@ -74,7 +75,14 @@ def submit_due(store: Store, jobs: Jobs) -> None:
             connection.execute(update(table).where(table.c.id == row["id"]).values(due=due))
             if still:
                 detail = {"reason": f"job-{last}"}
-                record(connection, actor="daemon", kind="schedule", subject=f"schedule-{row['id']}", after="left out", detail=detail)
+                record(
+                    connection,
+                    actor="daemon",
+                    kind="schedule",
+                    subject=f"schedule-{row['id']}",
+                    after="left out",
+                    detail=detail,
+                )
         if still:
             continue
         ids = jobs.submit(wish.requests(cpus=wish.cpus), owner=row["owner"], actor="schedule")

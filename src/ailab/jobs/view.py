@@ -12,8 +12,8 @@ from ailab.resources.ledger import Lease
 
 
 def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]:
-    """Variables are there by name alone. `waits_for` says why a queued job does not run: cpus, memory, gpus, turn, time,
-    jobs."""
+    """Variables are there by name alone. `waits_for` says why a queued job does not run: cpus, memory, gpus, turn,
+    time, jobs."""
     request = job.request
     asked = {
         "cpus": request.cpus,

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from ailab.jobs.model import After, JobRequest
-from ailab.settings import OptionalSize
+from ailab.settings import parse_optional_size
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -31,8 +31,8 @@ def parse_duration(value: object) -> float:
 
 
 def parse_moment(value: object) -> float:
-    """Seconds since the epoch from `"18:30"` (the next time that it is so late here), `"2026-12-24 18:30"` (ISO 8601; of
-    this machine's zone where it names none), or a number. Raises ValueError."""
+    """Seconds since the epoch from `"18:30"` (the next time that it is so late here), `"2026-12-24 18:30"` (ISO 8601;
+    of this machine's zone where it names none), or a number. Raises ValueError."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = value.strip() if isinstance(value, str) else ""
@@ -66,6 +66,11 @@ def parse_array(value: object) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def parse_memory(value: object) -> int:
+    """A size as in lab.toml; 0, as an empty text, is no limit."""
+    return 0 if value == 0 and isinstance(value, int) else parse_optional_size(value)
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
 Moment = Annotated[float, BeforeValidator(parse_moment)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -80,7 +85,9 @@ class JobWish(BaseModel):
     cwd: str = Field("", description="The folder in which it runs; empty: that of job.toml, or where you are.")
     name: str = Field("", max_length=100, description="What the job is called; empty: after its command.")
     cpus: int = Field(0, ge=0, le=4096, description="CPUs; 0: those that go with its GPUs, else all.")
-    memory: OptionalSize = Field(0, description='The most memory that it may take: "8g"; empty: no limit of its own.')
+    memory: Annotated[int, BeforeValidator(parse_memory)] = Field(
+        0, description='The most memory that it may take: "8g"; empty: no limit of its own.'
+    )
     gpus: int = Field(0, ge=0, le=1024, description="Whole GPUs.")
     gpu_fraction: float = Field(0.0, ge=0, lt=1, description="A part of one GPU's memory instead: 0.5.")
     priority: int = Field(0, ge=-1000, le=1000, description="Higher: before your other jobs.")

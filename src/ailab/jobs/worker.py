@@ -33,8 +33,8 @@ PLAN_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A job of the queue: what the scheduler is told of it, when it may start at the earliest (seconds since the epoch),
-    and after which others."""
+    """A job of the queue: what the scheduler is told of it, when it may start at the earliest (seconds since the
+    epoch), and after which others."""
 
     waiting: Waiting
     not_before: float
@@ -42,8 +42,8 @@ class Entry:
 
 
 class Worker:
-    """One step at a time, by one thread; what takes long (starts and stops) is done beside it. Nothing is kept here that
-    a new worker would not find again: the store says what should be, the runtime what is."""
+    """One step at a time, by one thread; what takes long (starts and stops) is done beside it. Nothing is kept here
+    that a new worker would not find again: the store says what should be, the runtime what is."""
 
     def __init__(self, jobs: Jobs, runtime: Runtime, capacity: Capacity, make_spec: MakeSpec) -> None:
         self._jobs = jobs

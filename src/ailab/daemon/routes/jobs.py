@@ -74,7 +74,7 @@ def list_jobs(
     parts = _parts(request)
     states = [one for one in state.split(",") if one]
     limit = max(1, min(limit, 100_000))
-    return job_list(parts, parts.jobs.list(states=states, owner=owner, name=name, array=array, limit=limit))
+    return job_list(parts, parts.jobs.find(states=states, owner=owner, name=name, array=array, limit=limit))
 
 
 @router.get("/jobs/{job}")
@@ -95,7 +95,7 @@ def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
     """Queue a job that runs exactly what another has run: its code, its environment, its arguments and seed."""
     parts = _parts(request)
     before = parts.jobs.get(job)
-    code, generation = before.snapshot.get("code"), before.snapshot.get("generation")
+    code, generation = before.snapshot.get("code", ""), before.snapshot.get("generation", "")
     if not code:
         raise Conflict(
             _("What job {id} runs has not been written down: {reason}").format(
