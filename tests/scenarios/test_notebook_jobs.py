@@ -38,7 +38,9 @@ def folder(lab: CommandLine) -> Iterator[Path]:
         new_code_cell("print('wide', width, 'in', os.path.basename(os.getcwd()), sys.prefix)"),
         new_code_cell("numpy.ones(width).sum() / (width - 3)"),
     ]
-    nbformat.write(new_notebook(cells=cells), made / "wide.ipynb")
+    # Or JupyterLab asks which.
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), made / "wide.ipynb")
     for path in (made, made / "wide.ipynb"):
         os.chown(path, owner.st_uid, owner.st_gid)
     yield made
@@ -90,7 +92,7 @@ def test_from_jupyterlab(lab: CommandLine, folder: Path) -> None:
         page.context.clear_cookies(name="ailab-session")
         base = url.partition("/hub/")[0]
         page.goto(f"{base}/user/{user}/lab/tree/notebooks/{folder.name}/wide.ipynb")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        page.wait_for_selector(".jp-Notebook .jp-Cell:visible")
         page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
         page.locator(".lm-MenuBar-item").first.click()
         page.locator(".lm-Menu-item[data-command='ailab:run-as-job']").click()

@@ -34,11 +34,12 @@ def run(**scene: Any) -> Any:
 
 
 ANSWER = {"path": "notebooks/a.ipynb", "parameters": "epochs = 10\n\n  name='007' \nurl = a=b\n", "gpus": 1}
+FINE = {"status": 200, "body": []}
 QUEUED = {"status": 200, "body": {"job": 7, "output": "notebooks/a-job-7.ipynb"}}
 
 
 def test_it_is_found_in_palette_menu_and_launcher_and_submits() -> None:
-    seen = run(answer=ANSWER, portal=[QUEUED])
+    seen = run(answer=ANSWER, portal=[FINE, QUEUED])
     assert seen["places"] == ["palette", "menu", "launcher"] and seen["form"]["path"] == "notebooks/open.ipynb"
     assert seen["posted"] == [{"path": "notebooks/a.ipynb", "gpus": 1,
                                "words": ["-p", "epochs", "10", "-r", "name", "007", "-p", "url", "a=b"]}]  # fmt: skip
@@ -47,19 +48,26 @@ def test_it_is_found_in_palette_menu_and_launcher_and_submits() -> None:
 
 
 def test_what_is_open_and_changed_is_saved_first() -> None:
-    assert run(answer=ANSWER | {"path": "notebooks/open.ipynb"}, portal=[QUEUED])["saved"] == 1
+    assert run(answer=ANSWER | {"path": "notebooks/open.ipynb"}, portal=[FINE, QUEUED])["saved"] == 1
 
 
 def test_without_a_login_at_the_portal_it_gets_one() -> None:
     refused = {"status": 401, "body": {"error": {"message": "You are not logged in."}}}
-    seen = run(answer=ANSWER, portal=[refused, {"status": 200, "body": {}}, QUEUED])
-    assert seen["asked"] == ["POST", "GET", "POST"] and len(seen["success"]) == 1
+    seen = run(answer=ANSWER, portal=[refused, FINE, FINE, QUEUED])
+    assert seen["asked"] == ["GET", "GET", "GET", "POST"] and len(seen["success"]) == 1
+
+
+def test_it_waits_for_the_portal_but_asks_for_a_job_once() -> None:
+    away = {"status": 503}
+    assert run(answer=ANSWER, portal=[away, FINE, QUEUED])["asked"] == ["GET", "GET", "POST"]
+    seen = run(answer=ANSWER, portal=[away] * 5)
+    assert seen["asked"] == ["GET"] * 4 + ["POST"] and seen["error"] == ["The lab does not answer. (HTTP 503)"]
 
 
 def test_a_refusal_is_shown_with_its_remedy() -> None:
     refused = {"status": 403, "body": {"error": {"message": "Not there.", "remedy": "Move it."}}}
-    assert run(answer=ANSWER, portal=[refused])["error"] == ["Not there. Move it."]
-    assert run(answer=ANSWER, portal=[{"status": 502}])["error"] == ["The lab does not answer. (HTTP 502)"]
+    assert run(answer=ANSWER, portal=[FINE, refused])["error"] == ["Not there. Move it."]
+    assert run(answer=ANSWER, portal=[FINE, {"status": 502}])["error"] == ["The lab does not answer. (HTTP 502)"]
 
 
 def test_a_line_that_sets_nothing_is_refused_here() -> None:
@@ -69,7 +77,7 @@ def test_a_line_that_sets_nothing_is_refused_here() -> None:
 
 def test_nothing_happens_on_cancel_and_it_speaks_chinese() -> None:
     assert run(answer=None, portal=[])["asked"] == []
-    seen = run(answer=ANSWER, portal=[QUEUED], language="zh_CN")
+    seen = run(answer=ANSWER, portal=[FINE, QUEUED], language="zh_CN")
     assert (
         seen["success"] == ["作业 7 已排队。执行后的副本：notebooks/a-job-7.ipynb"] and seen["label"] == "作为作业运行…"
     )

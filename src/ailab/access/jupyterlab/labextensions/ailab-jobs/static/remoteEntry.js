@@ -7,6 +7,8 @@
   const NAME = 'ailab-jobs';
   const COMMAND = 'ailab:run-as-job';
   const PORTAL = '/services/ailab/';
+  const TRIES = 4;
+  const PAUSE = 500;
   const CHINESE = {
     'Run as a job…': '作为作业运行…',
     'Run this notebook as a job: it goes on when you leave.': '将此笔记本作为作业运行：您离开后它仍会继续。',
@@ -48,21 +50,33 @@
         return quoted ? ['-r', name, quoted[2]] : ['-p', name, value];
       });
 
-  /* Ask the lab's portal. Where this browser has no login there, a visit makes one: the hub, which it is logged in to,
-     confirms it without a question. */
-  const submit = async (asked, say) => {
-    const send = () =>
-      fetch(`${PORTAL}api/notebook-jobs`, {
-        method: 'POST',
-        headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
-        body: JSON.stringify(asked)
-      });
-    let answer = await send();
-    if (answer.status === 401) {
-      // Its answer is not read, and what is asked for so needs none of the hub's tokens (JupyterHub's _xsrf_utils.py).
-      await fetch(PORTAL, { mode: 'no-cors', headers: { Accept: 'text/html' } });
-      answer = await send();
+  const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
+
+  /* Make sure of a login at the lab's portal. Where this browser has none there, a visit makes one: the hub, which it is
+     logged in to, confirms it without a question. This is asked again where the portal does not answer, as when it has
+     just closed a connection that the proxy wanted to use; a job must not be asked for twice. */
+  const logIn = async () => {
+    for (let left = TRIES; left; left--) {
+      const { ok, status } = await fetch(`${PORTAL}api/events?limit=1`, { headers: { Accept: 'application/json' } });
+      if (ok) {
+        return;
+      }
+      if (status === 401) {
+        // Its answer is not read, and what is asked for so needs none of the hub's tokens (JupyterHub's _xsrf_utils.py).
+        await fetch(PORTAL, { mode: 'no-cors', headers: { Accept: 'text/html' } });
+      } else {
+        await pause(PAUSE);
+      }
     }
+  };
+
+  const submit = async (asked, say) => {
+    await logIn();
+    const answer = await fetch(`${PORTAL}api/notebook-jobs`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
+      body: JSON.stringify(asked)
+    });
     const said = await answer.json().catch(() => ({}));
     if (!answer.ok) {
       const { message, remedy } = said.error || {};
