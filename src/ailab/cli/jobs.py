@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,11 +90,12 @@ def _watch(lab: Lab, query: str) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    never = threading.Event()
     try:
         with Live(console=Console(), auto_refresh=False, screen=Console().is_terminal) as live:
-            while True:
+            live.update(Text(as_text(lab.client.get(query))), refresh=True)
+            while not never.wait(WATCH_SECONDS):
                 live.update(Text(as_text(lab.client.get(query))), refresh=True)
-                time.sleep(WATCH_SECONDS)
     except KeyboardInterrupt:
         return
 
