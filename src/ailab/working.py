@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ailab.access import notebook_command
 from ailab.environments.generations import Generation
-from ailab.errors import AilabError, NotFound, UsageError
+from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
 from ailab.jobs.code_store import CodeStore, collect
 from ailab.jobs.model import task_id
@@ -18,8 +20,9 @@ from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
 from ailab.jobs.snapshots import Surroundings, take
+from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
-from ailab.paths import LabPaths, private_folder
+from ailab.paths import SHARED_FOLDERS, LabPaths, private_folder
 from ailab.resources.ledger import Lease
 from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
@@ -115,6 +118,7 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
         gpus=tuple(gpu for gpu, _share in lease.gpus),
     )
     if Capability.images not in site.capabilities:
+        spec = _as_notebook(spec, job, site, generation.program, _kept_in(job, folder))
         return replace(spec, environment=_environment(lab, site, job, generation.program.parent, CLIENT_FOLDER))
     current = lab.generations.current()
     if current is None or current.lock != generation.lock:
@@ -127,9 +131,32 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
         Mount(str(own), str(site.lab.jobs / str(job.id))),
         Mount(str(CLIENT_FOLDER), str(client), read_only=True),
     )
-    there, work = _seen_there(lab, site, folder)
-    spec = replace(spec, cwd=there, environment=_environment(lab, site, job, site.lab.current / "bin", client))
-    return containers.contained(lab, spec, site, job.owner, (*extra, *work))
+    there, work = _seen_there(lab, site, job, folder)
+    kept, more = _seen_there(lab, site, job, _kept_in(job, folder))
+    programs = site.lab.current / "bin"
+    spec = _as_notebook(replace(spec, cwd=there), job, site, programs / "python", Path(kept))
+    spec = replace(spec, environment=_environment(lab, site, job, programs, client))
+    return containers.contained(lab, spec, site, job.owner, (*extra, *(work or more)))
+
+
+def _kept_in(job: Job, folder: Path) -> Path:
+    """Where what a job makes beside its files belongs: for one that repeats another where the person has those, and not
+    in the folder that was made for it."""
+    asked = Path(job.request.cwd)
+    return asked if asked.is_dir() else folder
+
+
+def _as_notebook(spec: TaskSpec, job: Job, site: Site, program: Path, kept: Path) -> TaskSpec:
+    """A task whose command begins with a notebook runs it, in a kernel of `program`; any other is as it was. `kept` has
+    the executed copy."""
+    from ailab.environments.kernel import kernel_spec
+
+    notebook = notebook_command.asked_for(spec.command)
+    if notebook is None:
+        return spec
+    output = str(kept / notebook.output_of(job.id))
+    kernel = kernel_spec(program, job.name)
+    return replace(spec, command=notebook_command.program(notebook, output, python=site.python, kernel=kernel))
 
 
 def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -> dict[str, str]:
@@ -148,6 +175,7 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -
         "AILAB_LAB": str(there.root),
         "AILAB_MODELS": str(there.root / "models"),
     }
+    environment |= {"AILAB_LANGUAGE": lab.settings.lab.language}
     if request.seed is not None:
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
@@ -164,30 +192,71 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -
     }
 
 
-def _seen_there(lab: Lab, site: Site, folder: Path) -> tuple[str, tuple[Mount, ...]]:
+def _seen_there(lab: Lab, site: Site, job: Job, folder: Path) -> tuple[str, tuple[Mount, ...]]:
     """Where a container sees a folder of this machine, and the mount that it needs for that: none where it is in what
-    all tasks of the lab share."""
-    from ailab.paths import SHARED_FOLDERS
+    all tasks of the lab share, or in the job's own folder.
 
-    shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
-    shared |= {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
+    Raises `Forbidden` for one that leads out of there, or to ailab's own files: whoever works in a shared folder can
+    put a link in the place of a folder, and a job must not bring them what they do not see otherwise.
+    """
     real = folder.resolve()
-    for name, source in shared.items():
+    own = lab.paths.jobs / str(job.id)
+    if real.is_relative_to(own.resolve()):
+        return str(site.lab.jobs / str(job.id) / real.relative_to(own.resolve())), ()
+    for name, source in _shared(lab).items():
         if real.is_relative_to(source.resolve()):
             return str(site.lab.root / name / real.relative_to(source.resolve())), ()
+        if folder.is_relative_to(source):
+            raise Forbidden(_("{folder} leads out of the lab's shared folders.").format(folder=folder))
+    if real.is_relative_to(lab.paths.state.resolve()):
+        raise Forbidden(_("{folder} is ailab's own.").format(folder=folder), remedy=_("Name another: --cwd DIR"))
     target = str(site.lab.root / _WORK)
     return target, (Mount(str(real), target),)
 
 
+def _shared(lab: Lab) -> dict[str, Path]:
+    """What everybody in the lab works with, by the names that it has in the lab's folder: where it is here."""
+    shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
+    return shared | {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
+
+
+def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWish:
+    """A notebook as a job: at `path` as JupyterLab names it, from the lab's folder, with `words` as they stand after
+    its name on the command line.
+
+    Raises `NotFound` where it is not, and `Forbidden` where workspaces are containers and it is in none of the folders
+    that they share: a job's own container would not have it.
+    """
+    place = PurePosixPath(path)
+    if not path or place.is_absolute() or ".." in place.parts:
+        raise NotFound(_("There is no notebook {path}.").format(path=path))
+    base = _shared(lab).get(place.parts[0])
+    notebook = (lab.paths.root / place if base is None else base.joinpath(*place.parts[1:])).resolve()
+    if Capability.images in lab.runtime.site(TaskKind.job, lab.paths).capabilities and (
+        base is None or not notebook.is_relative_to(base.resolve())
+    ):
+        raise Forbidden(
+            _("{path} is in none of the folders that all tasks of the lab share.").format(path=path),
+            remedy=_("Move it into one of them: {folders}").format(folders=", ".join(_shared(lab))),
+        )
+    if notebook.suffix != ".ipynb" or not notebook.is_file():
+        raise NotFound(_("There is no notebook {path}.").format(path=path))
+    return JobWish(command=[notebook.name, *words], cwd=str(notebook.parent), gpus=gpus)
+
+
 def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None:
-    """Raises `UsageError` for a script or a folder that is not there, before the job waits its turn to fail."""
+    """Raises `UsageError` for a script or a folder that is not there, or words that a notebook does not take, before
+    the job waits its turn to fail."""
     folder = Path(cwd)
     if not folder.is_absolute() or not folder.is_dir():
         raise UsageError(_("There is no folder {folder}.").format(folder=cwd), remedy=_("Name one: --cwd DIR"))
     if folder.is_relative_to(lab.state):
         raise UsageError(_("{folder} is ailab's own.").format(folder=cwd), remedy=_("Name another: --cwd DIR"))
+    notebook = notebook_command.asked_for(command)
     is_python = Path(command[0]).name.startswith("python") and len(command) > 1
     script = command[1] if is_python and command[1].endswith(".py") else ""
+    if notebook is not None:
+        script = notebook.notebook
     if script and not (folder / script).is_file():
         raise UsageError(
             _("There is no file {file} in {folder}.").format(file=script, folder=folder),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastapi import FastAPI
 
 from ailab import events
+from ailab.access.notebook_command import asked_for
 from ailab.access.secret_files import secret
 from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
+from ailab.daemon.routes.jobs import submitted
 from ailab.jobs.model import task_id
 from ailab.portal.app import create_portal
+from ailab.working import notebook_wish
 
 
 class DaemonBackstage:
@@ -59,6 +62,14 @@ class DaemonBackstage:
 
     def is_admin(self, user: str) -> bool:
         return self._parts.users.is_admin(user)
+
+    def run_notebook(self, user: str, path: str, words: list[str], gpus: int) -> dict[str, Any]:
+        """Queue a notebook as a job of `user`. Answers with its number, and the path of its executed copy."""
+        wish = notebook_wish(self._parts.lab, path, words, gpus)
+        (job,) = submitted(self._parts, user, wish)["jobs"]
+        notebook = asked_for(wish.command)
+        assert notebook is not None, "that is what was wished"
+        return {"job": job, "output": str(PurePosixPath(path).parent / notebook.output_of(job))}
 
 
 def portal_application(parts: Parts) -> FastAPI:

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
 
 from ailab.errors import Forbidden
 from ailab.i18n import _
+from ailab.portal.backstage import Backstage
 from ailab.portal.job_pages import JobPages
 from ailab.portal.login import PREFIX
 from ailab.portal.session import HEADERS, User
+
+
+class NotebookJob(BaseModel):
+    """A notebook that JupyterLab asks to run as a job: at `path` from the lab's folder, with the words that would stand
+    after its name on the command line, and so many whole GPUs."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    words: list[str] = Field([], max_length=1000)
+    gpus: int = Field(0, ge=0, le=1024)
+
+
+def add_notebook_jobs(app: FastAPI, backstage: Backstage) -> None:
+    """What "Run as a job" in JupyterLab asks for. The browser sends it, not the workspace: so it works wherever
+    that runs, and whose job it is the login says."""
+
+    @app.post(f"{PREFIX}api/notebook-jobs")
+    async def run_notebook(user: User, asked: NotebookJob) -> dict[str, Any]:
+        return await asyncio.to_thread(backstage.run_notebook, user.user, asked.path, asked.words, asked.gpus)
 
 
 def add_job_pages(app: FastAPI, pages: JobPages) -> None:

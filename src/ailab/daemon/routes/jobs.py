@@ -43,7 +43,11 @@ def _parts(request: Request) -> Parts:
 @router.post("/jobs")
 def submit(request: Request, submission: Submission) -> dict[str, Any]:
     """Queue a job, or the parts of an array, or note a schedule. Answers with their ids."""
-    parts, wish = _parts(request), submission.wish
+    return submitted(_parts(request), submission.owner, submission.wish)
+
+
+def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
+    """Queue what `owner` wishes; as `submit` answers."""
     refuse_impossible(parts.lab.paths, wish.cwd, tuple(wish.command))
     capacity = parts.worker.capacity
     cpus = default_cpus(wish.gpus, capacity.cpus, len(capacity.gpus))
@@ -51,8 +55,8 @@ def submit(request: Request, submission: Submission) -> dict[str, Any]:
     one = wanted[0]
     refuse_never(capacity, Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction))
     if wish.every:
-        return {"schedule": schedules.add(parts.lab.store, wish, owner=submission.owner, cpus=cpus), "jobs": []}
-    ids = parts.jobs.submit(wanted, owner=submission.owner, actor=submission.owner)
+        return {"schedule": schedules.add(parts.lab.store, wish, owner=owner, cpus=cpus), "jobs": []}
+    ids = parts.jobs.submit(wanted, owner=owner, actor=owner)
     return {"schedule": None, "jobs": ids}
 
 
