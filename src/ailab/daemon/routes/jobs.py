@@ -50,7 +50,9 @@ def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
     """Queue what `owner` wishes; as `submit` answers."""
     refuse_impossible(parts.lab.paths, wish.cwd, tuple(wish.command))
     capacity = parts.worker.capacity
-    cpus = default_cpus(wish.gpus, capacity.cpus, len(capacity.gpus))
+    # What workspaces hold they may hold for days: who asks for nothing is not to wait for that.
+    held = sum(lease.cpus for lease, _since in parts.jobs.leases() if not lease.task.startswith("job-"))
+    cpus = default_cpus(wish.gpus, max(1, capacity.cpus - held), len(capacity.gpus))
     wanted = wish.requests(cpus=cpus)
     one = wanted[0]
     refuse_never(capacity, Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction))
@@ -61,8 +63,8 @@ def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
 
 
 def default_cpus(gpus: int, of: int, of_gpus: int) -> int:
-    """The CPUs of a job that asks for none: those that go with its GPUs, so that the other GPUs find some, too; all of
-    them where it has no GPU, for it is to be as quick as without a queue."""
+    """The CPUs of a job that asks for none: `of` those, what goes with its GPUs, so that the other GPUs find some, too;
+    all of them where it has no GPU, for it is to be as quick as without a queue."""
     return max(1, of * gpus // of_gpus) if gpus and of_gpus else of
 
 
