@@ -59,13 +59,13 @@ def test_of_steps_that_run_side_by_side_the_one_that_failed_is_told() -> None:
     for line in (
         "#7 [control 2/3] RUN --mount=type=cache install control.txt",
         "#8 [stage-2 2/9] RUN --mount=type=cache install stack.txt",
-        "#7 1.1 No solution found",
+        "#7 1.1 something is amiss",
         "#8 1.2 Downloading tensorflow",
         "#7 ERROR: process did not complete successfully: exit code: 1",
     ):
         following.read(line)
     failed = following.failure(CommandFailed("failed", finished=Finished(("docker",), 1, "", "")))
-    assert "2/3" in failed.message and failed.detail == "No solution found"
+    assert "2/3" in failed.message and failed.detail == "something is amiss"
 
 
 def test_nothing_that_a_20_10_engine_cannot_read() -> None:
