@@ -81,15 +81,16 @@ def ensure(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False,
     folder = lab.machine.cache / "images" / plan.labels.stack
     folder.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(folder.with_name(f".{folder.name}.lock")):
-        with step(_("Gathering what goes in")):
-            inputs = context.write(folder, plan.content)
-            inputs = hashlib.sha256(f"{inputs}{plan.dockerfile()}".encode()).hexdigest()
-            files.replace(folder / "Dockerfile", plan.dockerfile(inputs))
+        inputs = context.digest_of(plan.content)
+        inputs = hashlib.sha256(f"{inputs}{plan.dockerfile()}".encode()).hexdigest()
         names = names_of(lab, plan.labels)
         known = None if again else _find(client, inputs)
         if known is not None:
             shelf.tag(client, known, names)
             return _built(client, known, names, new=False)
+        with step(_("Gathering what goes in")):
+            context.write(folder, plan.content)
+            files.replace(folder / "Dockerfile", plan.dockerfile(inputs))
         chosen = builder.choose(client, by)
         with step(_("Building the image")) as far, build_secrets(lab) as secrets:
             work = builder.Work(folder, base.reference, names, secrets, lab.machine.cache / "buildah", fresh=again)

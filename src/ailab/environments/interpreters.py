@@ -38,7 +38,7 @@ class Interpreter:
 
 def examine(program: Path) -> Interpreter | None:
     """What `program` is, by its own word; None when this account cannot run it."""
-    code = "import platform,sys; print(platform.python_version()); print(sys.prefix == sys.base_prefix)"
+    code = "import sys; print(sys.version.split()[0]); print(sys.prefix == sys.base_prefix)"
     try:
         said = command.run([program, "-I", "-c", code], timeout=20).stdout.split()
     except command.CommandFailed:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,45 +37,55 @@ class Content:
     linked: Mapping[str, Path] = field(default_factory=dict)
 
 
-def write(folder: Path, content: Content) -> str:
-    """Make `folder` the context of `content`; the digest of all that is in it. What is packed already stays."""
+def digest_of(content: Content) -> str:
+    """The digest of all that is in a context of `content`, which need not be written for it."""
+    digest = hashlib.sha256()
+    for name, mode, data in _files(content):
+        digest.update(json.dumps([name, mode, len(data)]).encode() + data)
+    for name, packed in sorted(content.packed.items()):
+        digest.update(json.dumps([name, packed.key]).encode())
+    for name, source in sorted(content.linked.items()):
+        for path in sorted(source.iterdir()):
+            digest.update(json.dumps([name, path.name]).encode())
+    return digest.hexdigest()
+
+
+def write(folder: Path, content: Content) -> None:
+    """Make `folder` the context of `content`. What is packed already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     tars = set(content.packed) | {f"{name}.key" for name in content.packed}
     for left in folder.iterdir():
         if left.name not in tars:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    digest = hashlib.sha256()
-    for name, text in sorted(content.texts.items()):
-        _place(folder, name, text.encode(), 0o644, digest)
-    for name, source in sorted({"build": _BUILD, "build/finish_layer.py": _FINISH, **content.copies}.items()):
-        _copy(source, folder, name, digest)
+    for name, mode, data in _files(content):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(mode)
     for name, packed in sorted(content.packed.items()):
-        digest.update(json.dumps([name, packed.key]).encode())
         _pack(folder / name, packed)
     _set_times(folder)
     for name, source in sorted(content.linked.items()):
         (folder / name).mkdir()
         for path in sorted(source.iterdir()):
-            digest.update(json.dumps([name, path.name]).encode())
             os.link(path, folder / name / path.name)
-    return digest.hexdigest()
 
 
-def _place(folder: Path, name: str, data: bytes, mode: int, digest: hashlib._Hash) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    path.chmod(mode)
-    digest.update(json.dumps([name, mode, len(data)]).encode() + data)
+def _files(content: Content) -> Iterator[tuple[str, int, bytes]]:
+    """The texts and the copies: name, mode, what is in it."""
+    for name, text in sorted(content.texts.items()):
+        yield name, 0o644, text.encode()
+    for name, source in sorted({"build": _BUILD, "build/finish_layer.py": _FINISH, **content.copies}.items()):
+        yield from _below(source, name)
 
 
-def _copy(source: Path, folder: Path, name: str, digest: hashlib._Hash) -> None:
+def _below(source: Path, name: str) -> Iterator[tuple[str, int, bytes]]:
     if source.is_file():
-        _place(folder, name, source.read_bytes(), 0o755 if os.access(source, os.X_OK) else 0o644, digest)
+        yield name, 0o755 if os.access(source, os.X_OK) else 0o644, source.read_bytes()
         return
     for path in sorted(source.iterdir()):
         if not (path.name == "__pycache__" or path.name.startswith(".") or path.suffix == ".pyc"):
-            _copy(path, folder, f"{name}/{path.name}", digest)
+            yield from _below(path, f"{name}/{path.name}")
 
 
 def _set_times(folder: Path) -> None:

@@ -103,7 +103,7 @@ class Recipe:
                 "sed -i 's/^\\(passwd\\|group\\):.*/& extrausers/' /etc/nsswitch.conf",
                 f"mkdir -p {folders}",
                 f"chmod 1777 {IMAGE_LAB} {folders}",
-                _finish(self.own_python, site),
+                _finish(self.own_python, site, self.proxy),
             ),
         ]
 
