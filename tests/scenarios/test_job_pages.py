@@ -28,7 +28,8 @@ def test_a_job_is_seen_and_stopped_on_its_page(science: CommandLine) -> None:
     link = science.json("open")["url"]
     with opened_page("jobs") as page:
         page.goto(link)
-        page.wait_for_selector("text=JupyterLab")
+        # The lab's page, or where a password is chosen first.
+        page.wait_for_selector("header nav a")
         page.goto(link.split("/hub/")[0] + "/services/ailab/jobs")
         page.locator("tr", has_text="curves").locator("progress").wait_for()
         shoot(page, "jobs")

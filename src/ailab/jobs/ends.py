@@ -28,7 +28,8 @@ def seconds(at: str | None) -> float | None:
 def end_of(job: Job, seen: Seen, spec: TaskSpec | None) -> End:
     """What has become of `job`, whose task has ended as `seen`."""
     state, reason, note = _judged(job, seen, spec)
-    return End(state, reason, note, seen.exit_status, seconds(seen.ended_at), seen.attempt or None)
+    times = seconds(seen.started_at), seconds(seen.ended_at)
+    return End(state, reason, note, seen.exit_status, *times, seen.attempt or None)
 
 
 def _judged(job: Job, seen: Seen, spec: TaskSpec | None) -> tuple[JobState, EndReason | str, str]:

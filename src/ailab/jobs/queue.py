@@ -67,6 +67,7 @@ class End:
     reason: str = ""
     note: str = ""
     exit_status: int | None = None
+    started_at: float | None = None
     ended_at: float | None = None
     attempt: int | None = None
 
@@ -234,6 +235,8 @@ class Jobs:
         values: dict[str, Any] = {"state": end.state, "reason": end.reason, "note": end.note}
         values |= {"exit_status": end.exit_status}
         values |= {"ended_at": end.ended_at or time.time(), "attempt": end.attempt or job.attempt}
+        # A short one may never have been seen to run.
+        values |= {"started_at": end.started_at or job.started_at}
         with self._engine.begin() as connection:
             if not _change(connection, job.id, LIVE, values, end.state, detail=vars(end)):
                 return False
