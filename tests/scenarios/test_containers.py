@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
+from conftest import UP_SECONDS, CommandLine, made_lab
 from engines import needs_engine
 
 from ailab import engine
@@ -175,22 +175,3 @@ def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path
     refused = away.run("up", check=False)
     assert refused.returncode == 1 and "no container engine" in refused.stderr
     assert lab.json("status")["state"] == "stopped"
-
-
-def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> None:
-    folder = lab.lab / "notebooks"
-    code = "import os, numpy, ailab_progress; print(os.getcwd(), numpy.__version__, os.path.exists('/.dockerenv'))"
-    words = ("--follow", "--cwd", str(folder), "--cpus", "1")
-    done = lab.run("run", *words, "--", "python", "-c", code, timeout=120)
-    where, _version, contained = done.stdout.split()
-    assert (where, contained) == ("/lab/notebooks", "True")
-    greedy = "x = bytearray(2**30); x[::4096] = b'1' * len(x[::4096])"
-    failed = lab.run("run", *words, "--memory", "256m", "--", "python", "-c", greedy, check=False, timeout=120)
-    assert failed.returncode == 1 and "more memory than its limit" in failed.stderr, failed.stderr
-
-
-def test_a_job_in_a_container_sees_the_folder_that_it_was_submitted_from(lab: CommandLine, up: Any) -> None:
-    with reachable_folder() as folder:
-        (folder / "hello.py").write_text("print('hello from outside')")
-        done = lab.run("run", "--follow", "--cwd", str(folder), "--", "python", "hello.py", timeout=120)
-        assert done.stdout == "hello from outside\n"

@@ -96,7 +96,8 @@ def test_after_a_reboot_a_job_goes_on_from_its_checkpoint_if_it_asked_for_it(
     alone = submit(tensorflow, folder)
     ended(tensorflow, alone)
     resumed = submit(tensorflow, folder, "--resume", "--cpus", "1")
-    lost = int(json.loads(tensorflow.run("run", "--json", "--cpus", "1", "--", "sleep", "600").stdout)["jobs"][0])
+    words = ("--json", "--cpus", "1", "--cwd", str(folder), "--", "sleep", "600")
+    lost = int(json.loads(tensorflow.run("run", *words).stdout)["jobs"][0])
     checkpoints = tensorflow.paths.state / "jobs" / str(resumed) / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("epoch-000002*")), timeout=END_SECONDS, what="a checkpoint", last=0.02)
     kill_all_of(tensorflow)

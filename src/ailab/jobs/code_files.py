@@ -73,7 +73,7 @@ class Bounds:
     file_bytes: int = 10_000_000
     files: int = 5000
     bytes: int = 200_000_000
-    seen: int = 200_000
+    seen: int = 20_000
 
 
 @dataclass(frozen=True)
