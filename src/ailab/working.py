@@ -136,7 +136,10 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
     programs = site.lab.current / "bin"
     spec = _as_notebook(replace(spec, cwd=there), job, site, programs / "python", Path(kept))
     spec = replace(spec, environment=_environment(lab, site, job, programs, client))
-    return containers.contained(lab, spec, site, job.owner, (*extra, *(work or more)))
+    spec = containers.contained(lab, spec, site, job.owner, (*extra, *(work or more)))
+    # The PATH of this machine is left behind there, and the environment's programs with it.
+    path = f"{programs}{os.pathsep}{spec.environment['PATH']}"
+    return replace(spec, environment=spec.environment | {"PATH": path})
 
 
 def _kept_in(job: Job, folder: Path) -> Path:

@@ -175,3 +175,16 @@ def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path
     refused = away.run("up", check=False)
     assert refused.returncode == 1 and "no container engine" in refused.stderr
     assert lab.json("status")["state"] == "stopped"
+
+
+def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> None:
+    lab.run("up", timeout=UP_SECONDS)
+    folder = lab.lab / "notebooks"
+    code = "import os, numpy, ailab_progress; print(os.getcwd(), numpy.__version__, os.path.exists('/.dockerenv'))"
+    words = ("--follow", "--cwd", str(folder), "--cpus", "1")
+    done = lab.run("run", *words, "--", "python", "-c", code, timeout=120)
+    where, _version, contained = done.stdout.split()
+    assert (where, contained) == ("/lab/notebooks", "True")
+    greedy = "x = bytearray(2**30); x[::4096] = b'1' * len(x[::4096])"
+    failed = lab.run("run", *words, "--memory", "256m", "--", "python", "-c", greedy, check=False, timeout=120)
+    assert failed.returncode == 1 and "more memory than its limit" in failed.stderr, failed.stderr
