@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import CommandLine
+from job_lines import ended, submitted
 
 from ailab import files
 from ailab.waiting import wait_for
@@ -34,20 +33,6 @@ def folder(lab: CommandLine) -> Iterator[Path]:
     made.mkdir()
     os.chown(made, owner.st_uid, owner.st_gid)
     yield made
-
-
-def submitted(lab: CommandLine, *words: str) -> list[int]:
-    """The jobs that `ailab run` with those words has queued."""
-    jobs: list[int] = json.loads(lab.run("run", "--json", *words).stdout)["jobs"]
-    return jobs
-
-
-def ended(lab: CommandLine, job: int) -> Any:
-    def look() -> Any:
-        seen = lab.json("jobs", "show", str(job))
-        return seen if seen["state"] in ("done", "failed", "stopped") else None
-
-    return wait_for(look, timeout=END_SECONDS, what=f"job {job}")
 
 
 def test_a_job_runs_in_the_environment_where_it_was_asked_for(lab: CommandLine, folder: Path) -> None:

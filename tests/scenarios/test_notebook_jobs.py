@@ -7,15 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
 from browser import needs_chromium, opened_page, shoot
 from conftest import CommandLine
+from job_lines import ended
 from nbformat.v4 import new_code_cell, new_notebook
-
-from ailab.waiting import wait_for
 
 pytestmark = pytest.mark.lab
 END_SECONDS = 120.0
@@ -44,14 +42,6 @@ def folder(lab: CommandLine) -> Iterator[Path]:
     for path in (made, made / "wide.ipynb"):
         os.chown(path, owner.st_uid, owner.st_gid)
     yield made
-
-
-def ended(lab: CommandLine, job: int) -> Any:
-    def look() -> Any:
-        seen = lab.json("jobs", "show", str(job))
-        return seen if seen["state"] in ("done", "failed", "stopped") else None
-
-    return wait_for(look, timeout=END_SECONDS, what=f"job {job}")
 
 
 def test_from_the_command_line(lab: CommandLine, folder: Path) -> None:

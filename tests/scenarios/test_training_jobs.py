@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 from conftest import CHECKOUT, CommandLine
+from job_lines import END_SECONDS, ended, submitted
 
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.tensorflow]
-END_SECONDS = 300.0
 EPOCHS = 4
 TRAIN = ("python", "digits_cnn.py", "--epochs", str(EPOCHS), "--pictures", "512", "--seed", "7")
 
@@ -38,16 +38,12 @@ def folder(tensorflow: CommandLine) -> Iterator[Path]:
 
 
 def submit(lab: CommandLine, folder: Path, *options: str) -> int:
-    said = lab.run("run", "--json", "--cwd", str(folder), "--seed", "7", *options, "--", *TRAIN)
-    return int(json.loads(said.stdout)["jobs"][0])
+    (job,) = submitted(lab, "--cwd", str(folder), "--seed", "7", *options, "--", *TRAIN)
+    return job
 
 
-def ended(lab: CommandLine, job: int) -> Any:
-    def look() -> Any:
-        seen = lab.json("jobs", "show", str(job))
-        return seen if seen["state"] in ("done", "failed", "stopped") else None
-
-    seen = wait_for(look, timeout=END_SECONDS, what=f"job {job}")
+def done(lab: CommandLine, job: int) -> Any:
+    seen = ended(lab, job)
     assert seen["state"] == "done", lab.run("logs", str(job)).stdout
     return seen
 
@@ -59,16 +55,16 @@ def final_loss(lab: CommandLine, job: int) -> float:
 
 def test_a_rerun_gives_the_same_loss_whatever_has_become_of_the_script(tensorflow: CommandLine, folder: Path) -> None:
     first = submit(tensorflow, folder)
-    seen = ended(tensorflow, first)
+    seen = done(tensorflow, first)
     assert seen["progress"]["fraction"] == 1.0 and "loss" in seen["progress"]["metrics"]
     script = folder / "digits_cnn.py"
     script.write_text(script.read_text().replace("SIZE, BATCH = 16, 32", "SIZE, BATCH = 16, 64"))
     again = json.loads(tensorflow.run("rerun", str(first), "--json").stdout)["jobs"][0]
-    assert ended(tensorflow, again)["repeats"] == first
+    assert done(tensorflow, again)["repeats"] == first
     assert abs(final_loss(tensorflow, again) - final_loss(tensorflow, first)) <= 1e-6
     assert tensorflow.json("jobs", "diff", str(first), str(again))["same"]
     other = submit(tensorflow, folder)
-    ended(tensorflow, other)
+    done(tensorflow, other)
     assert final_loss(tensorflow, other) != final_loss(tensorflow, first)
     told = tensorflow.run("jobs", "diff", str(first), str(other)).stdout
     assert "digits_cnn.py" in told and "BATCH = 16, 64" in told
@@ -94,15 +90,15 @@ def test_after_a_reboot_a_job_goes_on_from_its_checkpoint_if_it_asked_for_it(
     tensorflow: CommandLine, folder: Path
 ) -> None:
     alone = submit(tensorflow, folder)
-    ended(tensorflow, alone)
+    done(tensorflow, alone)
     resumed = submit(tensorflow, folder, "--resume", "--cpus", "1")
-    words = ("--json", "--cpus", "1", "--cwd", str(folder), "--", "sleep", "600")
-    lost = int(json.loads(tensorflow.run("run", *words).stdout)["jobs"][0])
+    words = ("--cpus", "1", "--cwd", str(folder), "--", "sleep", "600")
+    (lost,) = submitted(tensorflow, *words)
     checkpoints = tensorflow.paths.state / "jobs" / str(resumed) / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("epoch-000002*")), timeout=END_SECONDS, what="a checkpoint", last=0.02)
     kill_all_of(tensorflow)
     tensorflow.run("up", timeout=900)
-    seen = ended(tensorflow, resumed)
+    seen = done(tensorflow, resumed)
     assert seen["attempt"] == 2
     assert final_loss(tensorflow, resumed) == final_loss(tensorflow, alone)
     gone = tensorflow.json("jobs", "show", str(lost))

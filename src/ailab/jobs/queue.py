@@ -189,7 +189,7 @@ class Jobs:
         """Every lease, and since when it is held."""
         with self._engine.connect() as connection:
             rows = list(connection.execute(select(lease_table)).mappings())
-        return [(_lease(row), row["since"]) for row in rows]
+        return [(Lease.from_json(dict(row)), row["since"]) for row in rows]
 
     def usage(self, now: float) -> dict[str, float]:
         """What each user has used, as it counts now."""
@@ -205,7 +205,7 @@ class Jobs:
             values |= {"reason": "", "ended_at": None, "exit_status": None}
             if not _change(connection, job, (JobState.queued,), values, JobState.starting):
                 return False
-            connection.execute(insert(lease_table).values(**_lease_row(lease), since=now))
+            connection.execute(insert(lease_table).values(**lease.to_json(), since=now))
         return True
 
     def started(self, job: int, attempt: int, started_at: float) -> None:
@@ -217,10 +217,9 @@ class Jobs:
     def ask_to_stop(self, job: int, asked: str, *, actor: str) -> str:
         """Note that a job is to end; one that waits has ended with that. Its state now. Raises `Conflict` for one that
         has ended."""
-        now = time.time()
+        values: dict[str, Any] = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked}
+        values |= {"ended_at": time.time()}
         with self._engine.begin() as connection:
-            values: dict[str, Any] = {"state": JobState.stopped, "reason": EndReason.stopped, "asked": asked}
-            values |= {"ended_at": now}
             if _change(connection, job, (JobState.queued,), values, JobState.stopped, actor=actor):
                 self._touch(job)
                 return JobState.stopped
@@ -247,8 +246,8 @@ class Jobs:
     def again(self, job: Job, end: End, capacity: Capacity, *, not_before: float, failures: int) -> None:
         """Queue a job for another attempt, after one that ended so."""
         values: dict[str, Any] = {"state": JobState.queued, "not_before": not_before, "failures": failures}
-        values |= {"note": end.note}
-        values |= {"reason": end.reason, "exit_status": end.exit_status, "attempt": end.attempt or job.attempt}
+        values |= {"reason": end.reason, "note": end.note, "exit_status": end.exit_status}
+        values |= {"attempt": end.attempt or job.attempt}
         with self._engine.begin() as connection:
             # Whoever asked for its end in the meantime is heard at the next look.
             asked = connection.execute(select(table.c.asked).where(table.c.id == job.id)).scalar()
@@ -260,7 +259,7 @@ class Jobs:
         """A lease of what is no job: a workspace, an endpoint."""
         with self._engine.begin() as connection:
             connection.execute(delete(lease_table).where(lease_table.c.task == lease.task))
-            connection.execute(insert(lease_table).values(**_lease_row(lease), since=since))
+            connection.execute(insert(lease_table).values(**lease.to_json(), since=since))
 
     def free(self, task: str, capacity: Capacity) -> None:
         with self._engine.begin() as connection:
@@ -273,7 +272,7 @@ class Jobs:
         connection.execute(delete(lease_table).where(lease_table.c.task == task))
         # A clock that was set back in between charges nothing.
         now = time.time()
-        used = charge(_lease(row), capacity, max(0.0, now - row["since"]))
+        used = charge(Lease.from_json(dict(row)), capacity, max(0.0, now - row["since"]))
         known = connection.execute(select(usage_table).where(usage_table.c.owner == row["owner"])).mappings().first()
         before = decayed(known["used"], max(0.0, now - known["at"])) if known is not None else 0.0
         connection.execute(delete(usage_table).where(usage_table.c.owner == row["owner"]))
@@ -334,19 +333,3 @@ def _change(
     known = {name: value for name, value in (detail or {}).items() if value not in (None, "")}
     record(connection, actor=actor, kind="job", subject=task_id(job), before=before, after=after, detail=known)
     return True
-
-
-def _lease(row: RowMapping) -> Lease:
-    gpus = tuple((str(gpu), float(share)) for gpu, share in row["gpus"])
-    return Lease(row["task"], row["owner"], row["cpus"], row["memory_bytes"], gpus)
-
-
-def _lease_row(lease: Lease) -> dict[str, Any]:
-    gpus = [[gpu, share] for gpu, share in lease.gpus]
-    return {
-        "task": lease.task,
-        "owner": lease.owner,
-        "cpus": lease.cpus,
-        "memory_bytes": lease.memory_bytes,
-        "gpus": gpus,
-    }
