@@ -206,6 +206,18 @@ def test_a_line_that_comes_in_parts_is_followed_as_one(runtime: Runtime, spec: S
     assert list(runtime.logs("one", follow=True)) == ["naïve", "end"]
 
 
+def test_a_task_that_ends_while_its_output_is_asked_for_is_read_once(runtime: Runtime, spec: Specs) -> None:
+    for number in range(5):
+        name = f"short-{number}"
+        runtime.start(spec("print('once')", id=name))
+        watching = threading.Thread(target=until, args=(runtime, TaskState.exited, name))
+        watching.start()
+        while watching.is_alive():
+            assert list(runtime.logs(name)) in ([], ["once"])
+        assert list(runtime.logs(name, follow=True)) == ["once"]
+        watching.join()
+
+
 def test_exec_runs_beside_the_task(runtime: Runtime, spec: Specs) -> None:
     runtime.start(spec(FOREVER))
     ran = runtime.exec("one", [spec.python, "-c", "import os; print(os.environ['GREETING'])"], timeout=10)

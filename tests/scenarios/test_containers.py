@@ -179,6 +179,7 @@ def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path
 
 def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> None:
     lab.run("up", timeout=UP_SECONDS)
+    hub_client.hub_call(lab.paths, "DELETE", "/users/neighbour/server")  # what it holds is more than is left
     folder = lab.lab / "notebooks"
     code = "import os, numpy, ailab_progress; print(os.getcwd(), numpy.__version__, os.path.exists('/.dockerenv'))"
     words = ("--follow", "--cwd", str(folder), "--cpus", "1")
@@ -188,3 +189,11 @@ def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> 
     greedy = "x = bytearray(2**30); x[::4096] = b'1' * len(x[::4096])"
     failed = lab.run("run", *words, "--memory", "256m", "--", "python", "-c", greedy, check=False, timeout=120)
     assert failed.returncode == 1 and "more memory than its limit" in failed.stderr, failed.stderr
+
+
+def test_a_job_from_elsewhere_runs_on_its_snapshot(lab: CommandLine, up: Any) -> None:
+    lab.run("up", timeout=UP_SECONDS)
+    with reachable_folder() as folder:
+        (folder / "hello.py").write_text("import os; print('hello', os.getcwd())")
+        done = lab.run("run", "--follow", "--cwd", str(folder), "--cpus", "1", "--", "python", "hello.py", timeout=120)
+    assert done.stdout.split()[0] == "hello" and len(done.stdout.splitlines()) == 1

@@ -45,6 +45,13 @@ def test_a_job_runs_in_the_environment_where_it_was_asked_for(lab: CommandLine, 
     assert "is done" in done.stderr
 
 
+def test_who_follows_one_that_waits_is_told_for_what(lab: CommandLine, folder: Path) -> None:
+    at = ("run", "--cwd", str(folder))
+    lab.run(*at, "--", "sleep", "4")  # on all CPUs that are free
+    said = lab.run(*at, "--follow", "--", "true").stderr
+    assert "waits for CPUs. Who holds what: ailab top" in said
+
+
 def test_a_failed_one_is_followed_by_a_failure(lab: CommandLine, folder: Path) -> None:
     refused = lab.run("run", "-f", "--cwd", str(folder), "--", "python", "-c", "raise SystemExit(3)", check=False)
     assert refused.returncode == 1 and "exit status 3" in refused.stderr

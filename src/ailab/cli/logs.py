@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ailab.lab import Lab
 
 QUEUE_SECONDS = 366 * 86400.0
+# For so long nobody asks why nothing comes.
+PATIENCE_SECONDS = 2.0
 _ENDED = ("done", "failed", "stopped")
 
 
@@ -52,10 +55,10 @@ def follow(lab: Lab, job: int, tail: int | None = None) -> int:
     """Show a job's output, of all its attempts, until it has ended; the exit status of a command that has followed it:
     0 where it is done. Ctrl-C ends the looking, not the job."""
     try:
-        attempt = 0
+        attempt, patience = 0, _Patience()
         while True:
             what = _("job {id}").format(id=job)
-            seen = wait_for(partial(_begun, lab, job, attempt), timeout=QUEUE_SECONDS, what=what, last=0.5)
+            seen = wait_for(partial(_begun, lab, job, attempt, patience), timeout=QUEUE_SECONDS, what=what, last=0.5)
             if seen["state"] in _ENDED and seen["attempt"] <= attempt:
                 return _tell_end(seen)
             attempt = seen["attempt"]
@@ -68,9 +71,27 @@ def follow(lab: Lab, job: int, tail: int | None = None) -> int:
         return 0
 
 
-def _begun(lab: Lab, job: int, attempt: int) -> dict[str, Any] | None:
+class _Patience:
+    """Says what a job waits for, once it has waited a little, and again when that is something else."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + PATIENCE_SECONDS
+        self._told = ""
+
+    def look(self, seen: dict[str, Any]) -> None:
+        why = seen["waits_for"]
+        if why in ("", self._told) or time.monotonic() < self._until:
+            return
+        from ailab.cli.jobs import word
+
+        self._told = why
+        note(_("Job {id} waits {why}. Who holds what: ailab top").format(id=seen["id"], why=word(why)))
+
+
+def _begun(lab: Lab, job: int, attempt: int, patience: _Patience) -> dict[str, Any] | None:
     """The job once an attempt after `attempt` has begun, or it has ended."""
     seen: dict[str, Any] = lab.client.get(f"/api/jobs/{job}")
+    patience.look(seen)
     begun = seen["attempt"] > attempt and seen["state"] not in ("queued", "starting")
     return seen if begun or seen["state"] in _ENDED else None
 

@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -284,36 +285,29 @@ class DockerRuntime(Runtime):
         kept = task_files.read_kept(folder)
         if kept is None:
             return
-        if not follow:
-            yield from deque(self._lines(folder, kept["attempt"]), maxlen=tail)
-            return
-        yield from self._follow(folder, kept["attempt"], tail)
+        attempt = kept["attempt"]
+        try:
+            with files.locked(folder / "following", shared=True), engine.told():  # the container stays meanwhile
+                before, running = self._kept_and_running(folder, attempt)
+                if running is None or not follow:
+                    now = self._output(running["Id"]) if running is not None else iter(())
+                    yield from deque(chain(before, now), maxlen=tail)
+                    return
+                if tail is None:
+                    yield from before
+                yield from self._output(running["Id"], follow=True, tail=tail)
+        finally:
+            self._clear_if_read(folder, attempt)
 
-    def _lines(self, folder: Path, attempt: int) -> Iterator[str]:
-        running = None if task_files.read_end(folder, attempt) else self._inspect(folder.name, attempt)
-        yield from kept_log.lines(folder)
-        if running is not None:
-            with engine.told():
-                yield from self._output(running["Id"])
+    def _kept_and_running(self, folder: Path, attempt: int) -> tuple[list[str], dict[str, Any] | None]:
+        """The lines of attempts that have ended, and the container of the one that has not. Who writes down an end
+        meanwhile (`_bury`) would put this attempt's output in both."""
+        with files.locked(folder / "noting", shared=True):
+            running = None if task_files.read_end(folder, attempt) else self._inspect(folder.name, attempt)
+            return list(kept_log.lines(folder)), running
 
     def _output(self, container_id: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
         return container_log.output(self._client(), container_id, follow=follow, tail=tail)
-
-    def _follow(self, folder: Path, attempt: int, tail: int | None) -> Iterator[str]:
-        """What is kept, then what the engine sends until the end; the container stays as long as somebody reads. `tail`
-        counts from this attempt's output."""
-        try:
-            with files.locked(folder / "following", shared=True):
-                running = None if task_files.read_end(folder, attempt) else self._inspect(folder.name, attempt)
-                if running is None:
-                    yield from deque(kept_log.lines(folder), maxlen=tail)
-                    return
-                if tail is None:
-                    yield from list(kept_log.lines(folder))
-                with engine.told():
-                    yield from self._output(running["Id"], follow=True, tail=tail)
-        finally:
-            self._clear_if_read(folder, attempt)
 
     def exec(self, task_id: str, argv: Sequence[str], *, timeout: float) -> Finished:
         self._must_run(task_id)
