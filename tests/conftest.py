@@ -84,7 +84,7 @@ def machine_home() -> Path:
     home = Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir()) / "ailab"
     if os.geteuid() == 0:
         # Below a home of mode 0700 the lab's account could not reach it.
-        home = Path("/var/tmp/ailab-check")
+        home = Path(os.environ.get("AILAB_CHECK_MACHINE") or "/var/tmp/ailab-check")
     home.mkdir(parents=True, exist_ok=True)
     return home
 
