@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from conftest import CommandLine
 from rooms import is_ready, kernel, tasks
 
-from ailab.access import kernel_client
+from ailab.access import hub_client, kernel_client
+from ailab.access.secret_files import secret
+from ailab.client import UnixConnection
 from ailab.waiting import wait_for
 
 pytestmark = pytest.mark.lab
@@ -45,3 +48,19 @@ def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: An
             return None
 
     assert wait_for(answers, timeout=READY_AGAIN_SECONDS, what="a cell").strip() == "42"
+
+
+def test_a_route_that_the_proxy_has_lost_is_back_when_the_workspace_is_asked_for(
+    science: CommandLine, first_up: Any
+) -> None:
+    user = first_up["login"]["user"]
+    science.up()
+    proxy = UnixConnection(science.paths.run / "proxy-api.sock", timeout=5)
+    proxy.request("DELETE", f"/api/routes/user/{user}", headers=_as_the_hub(science))
+    assert proxy.getresponse().status == http.client.NO_CONTENT
+    hub_client.start_server(science.paths, user)
+    assert kernel_client.run_cell(science.paths, science.web, user, "print(41 + 1)").strip() == "42"
+
+
+def _as_the_hub(lab: CommandLine) -> dict[str, str]:
+    return {"Authorization": f"token {secret(lab.paths, 'proxy-token')}"}

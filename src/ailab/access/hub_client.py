@@ -71,27 +71,45 @@ def add_portal_route(lab: LabPaths) -> bool:
 
 
 def restore_routes(lab: LabPaths) -> bool:
-    """Have the hub tell the proxy its routes again, at once. False while one of them does not answer."""
+    """Have the hub tell the proxy its routes again, at once. False while one of them does not answer, or while the
+    proxy lacks one all the same: asked in the middle of a look at the routes, the hub answers with the end of that."""
     try:
         status, _answer = hub_call(lab, "POST", "/proxy")
+        ready, users = hub_call(lab, "GET", "/users?state=ready")
+        return status == ready == http.client.OK and {user["name"] for user in users} <= _routed(lab)
     except NotRunning:
         return False
-    return status == http.client.OK
+
+
+def _routed(lab: LabPaths) -> set[str]:
+    """The users to whose servers the proxy has a route."""
+    status, routes = hub_call(lab, "GET", "/proxy")
+    return {route["data"].get("user", "") for route in routes.values()} if status == http.client.OK else set()
 
 
 def start_server(lab: LabPaths, user: str) -> None:
-    """Make sure that `user`'s workspace runs; returns when the hub has seen it answer."""
+    """Make sure that `user`'s workspace runs; returns when the hub has seen it answer, and the public door leads
+    there."""
     status, answer = hub_call(lab, "GET", f"/users/{user}")
     if status == http.client.NOT_FOUND:
         status, answer = hub_call(lab, "POST", f"/users/{user}")
     if status >= http.client.BAD_REQUEST:
         raise _refused(answer)
+    what = _("the workspace of {user}").format(user=user)
     if not _server_is_ready(lab, user):
         status, answer = hub_call(lab, "POST", f"/users/{user}/server")
         if status >= http.client.BAD_REQUEST and "pending" not in str(answer) and "already running" not in str(answer):
             raise _refused(answer)
-        what = _("the workspace of {user}").format(user=user)
         wait_for(lambda: _server_is_ready(lab, user), timeout=SERVER_SECONDS, what=what, first=0.05)
+    wait_for(lambda: _is_routed(lab, user), timeout=SERVER_SECONDS, what=what, first=0.05)
+
+
+def _is_routed(lab: LabPaths, user: str) -> bool:
+    """A hub that has just started finds its users' servers one by one, and tells the proxy at the end."""
+    if user in _routed(lab):
+        return True
+    restore_routes(lab)
+    return False
 
 
 def _refused(answer: Any) -> AilabError:

@@ -13,7 +13,7 @@ from ailab.access.hub_client import headers, web_call
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.paths import LabPaths
-from ailab.waiting import timed_out, wait_for
+from ailab.waiting import TimedOut, timed_out, wait_for
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
 _ANSWER_SECONDS = 1.0
+# Behind a proxy that has just started anew and does not lead to the workspace yet, an attempt to open would take until
+# its own timeout.
+_OPEN_SECONDS = 5.0
 
 
 def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
@@ -50,11 +53,17 @@ def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: s
 
     host = f"[{web[0]}]" if ":" in web[0] else web[0]
     address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
+    head = headers(lab)
+
+    def opened() -> ClientConnection | None:
+        try:
+            return connect(address, additional_headers=head, max_size=None, proxy=None, open_timeout=_OPEN_SECONDS)
+        except TimeoutError:
+            return None
+
     try:
-        socket = connect(
-            address, additional_headers=headers(lab), max_size=None, proxy=None, open_timeout=START_SECONDS
-        )
-    except TimeoutError:
+        socket = wait_for(opened, timeout=START_SECONDS, what=_("the kernel to answer"))
+    except TimedOut:
         raise AilabError(
             _("The lab's kernel did not start."),
             remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
