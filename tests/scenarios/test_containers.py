@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import UP_SECONDS, CommandLine, made_lab
+from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
 from engines import needs_engine
 
 from ailab import engine
