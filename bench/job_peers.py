@@ -54,7 +54,7 @@ class Ray:
         target = ["--python", self.folder / "bin/python"]
         subprocess.run([uv, "pip", "install", "--quiet", *target, RAY], check=True, env=environment)
         self.program = self.folder / "bin/ray"
-        address = f"http://127.0.0.1:{free_port('127.0.0.1', 18600)}"
+        address = f"http://127.0.0.1:{free_port('127.0.0.1', 8264)}"
         self.environment = plain_environment() | {
             "HOME": os.environ["HOME"],
             "RAY_ADDRESS": address,

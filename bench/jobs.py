@@ -18,7 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from rows import Row, show
 from typed import DISK, Ailab, plain_environment, seconds, tell, work_folder
 
 from ailab.client import Client
+from ailab.resources.ports import free_port
 from ailab.waiting import wait_for
 
 STACK = "tensorflow-2.9"
 OWNER = "admin"
-RAY_JOBS = 20
+RAY_JOBS = 10
 SCHEDULER_SECONDS = 30.0
 END_SECONDS = 1800.0
 BENCH = Path(__file__).parent
@@ -49,7 +51,7 @@ class Bench:
         self.folder = ailab.lab.root / "notebooks/bench"
         self.folder.mkdir()
         self.account = pwd.getpwuid(ailab.lab.state.stat().st_uid)
-        for name in ("train_cnn.py",):
+        for name in ("train_cnn.py", "train_gang.py"):
             (self.folder / name).write_bytes((BENCH / name).read_bytes())
         for path in (self.folder, *self.folder.iterdir()):
             os.chown(path, self.account.pw_uid, self.account.pw_gid)
@@ -127,21 +129,41 @@ class Bench:
 
     def bare_training(self) -> float:
         """Samples a second of the same training as a process of the lab's account, in the same environment."""
+        with self._process("train_cnn.py", {}) as process:
+            return speed(process.communicate(timeout=END_SECONDS)[0])
+
+    def gang(self) -> float:
+        """Samples a second of two workers with a CPU each, as one job."""
+        (job,) = self.submit("python", "train_gang.py", workers=2, strategy="multiworker")
+        self.wait(job)
+        return speed((self.ailab.lab.tasks / f"job-{job}-0" / "log").read_text())
+
+    def gang_by_hand(self) -> float:
+        """The same two workers as processes that are told of each other, with a CPU each."""
+        first = free_port("127.0.0.1", 18800)
+        cluster = {"worker": [f"127.0.0.1:{port}" for port in (first, free_port("127.0.0.1", first))]}
+        with ExitStack() as started:
+            both = []
+            for index in range(2):
+                told = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                on = ("taskset", "--cpu-list", str(sorted(os.sched_getaffinity(0))[index]))
+                process = self._process("train_gang.py", {"TF_CONFIG": json.dumps(told)}, before=on)
+                both.append(started.enter_context(process))
+            return [speed(process.communicate(timeout=END_SECONDS)[0]) for process in both][0]
+
+    def _process(self, script: str, variables: dict[str, str], before: Sequence[str] = ()) -> subprocess.Popen[str]:
         python = self.ailab.lab.current.resolve() / "bin/python"
-        environment = plain_environment() | {"TF_CPP_MIN_LOG_LEVEL": "2", "HOME": str(self.folder)}
+        environment = plain_environment() | {"TF_CPP_MIN_LOG_LEVEL": "2", "HOME": str(self.folder)} | variables
         become = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
-        done = subprocess.run(
-            [python, "train_cnn.py"],
+        return subprocess.Popen(
+            [*before, python, script],
             cwd=self.folder,
             env=environment,
-            check=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            timeout=END_SECONDS,
-            **(become if os.geteuid() == 0 else {}),  # type: ignore[call-overload]  # of mixed types
+            **(become if os.geteuid() == 0 else {}),
         )
-        return speed(done.stdout)
 
 
 def speed(output: str) -> float:
@@ -180,6 +202,7 @@ def measure(bench: Bench, folder: Path, runs: int, queued: int, short: int) -> t
     queue = bench.queue(queued)
     tell("training")
     trained = in_turn(runs, {"job": bench.training, "bare": bench.bare_training})
+    together = in_turn(runs, {"gang": bench.gang, "by hand": bench.gang_by_hand})
     rows = [
         Row(f"first line, beside {name}", "s", statistics.median(both["ailab"]), {"Ray": 0.2, "Slurm": 1.0}[name],
             statistics.median(both["peer"]))
@@ -194,8 +217,11 @@ def measure(bench: Bench, folder: Path, runs: int, queued: int, short: int) -> t
         # Time for equal work, so that less is better as everywhere here: 0.99x as fast is 1 / 0.99 of the time.
         Row("1000 samples of training", "s", 1000 / statistics.median(trained["job"]), 1 / 0.99,
             1000 / statistics.median(trained["bare"])),
+        Row("1000 samples of a gang of two", "s", 1000 / statistics.median(together["gang"]), 1 / 0.97,
+            1000 / statistics.median(together["by hand"])),
     ]  # fmt: skip
-    return rows, {"taken": taken, "daemon": daemon, "trained": trained, "per_second": {"ailab": rate, "Ray": ray_rate}}
+    more = {"taken": taken, "daemon": daemon, "trained": trained, "together": together}
+    return rows, more | {"per_second": {"ailab": rate, "Ray": ray_rate}}
 
 
 def main() -> None:

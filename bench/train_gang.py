@@ -1,0 +1,51 @@
+"""One of two workers of a small Keras CNN, on synthetic data from a fixed seed; prints samples a second, as JSON.
+
+    TF_CONFIG=... python train_gang.py
+
+Run by bench/jobs.py as a gang, and as two processes that a person starts. The first epoch, in which the workers meet
+and build their graphs, is not counted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+SAMPLES = 2048
+BATCH = 64
+EPOCHS = 6
+
+
+def main() -> None:
+    import numpy as np
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    tf.keras.utils.set_random_seed(7)
+    images = np.random.rand(SAMPLES, 32, 32, 3).astype("float32")
+    labels = np.random.randint(0, 10, SAMPLES)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH).with_options(options)
+    layers = tf.keras.layers
+    with strategy.scope():
+        model = tf.keras.Sequential(
+            [
+                layers.Conv2D(32, 3, activation="relu", input_shape=(32, 32, 3)),
+                layers.MaxPooling2D(),
+                layers.Conv2D(64, 3, activation="relu"),
+                layers.Flatten(),
+                layers.Dense(10),
+            ]
+        )
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer="adam", loss=loss)
+    model.fit(data, epochs=1, verbose=0)
+    started = time.perf_counter()
+    model.fit(data, epochs=EPOCHS, verbose=0)
+    spent = time.perf_counter() - started
+    print(json.dumps({"samples_per_second": SAMPLES * EPOCHS / spent, "seconds": spent}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
