@@ -25,7 +25,7 @@ from sqlalchemy import (
 from ailab.errors import AilabError
 from ailab.i18n import _
 
-NEWEST = "0003"
+NEWEST = "0004"
 metadata = MetaData()
 
 # Who changed what, from which state to which, when: the audit log. Times are ISO 8601 in UTC.
@@ -80,8 +80,9 @@ login_codes = Table(
 )
 
 # Jobs; see `jobs.model`. Times are seconds since the epoch. What the scheduler looks at has columns of its own, beside
-# `request`, for thousands may wait. `attempt` is the runtime's, `failures` those that were retried. `asked` is who or
-# what wants the job stopped. `array` is the first job of those that were submitted as one, `part` the number within it.
+# `request`, for thousands may wait. `attempt` counts the starts, `failures` those that were retried. `asked` is who or
+# what wants the job stopped. `ports` are those at which its tasks reach each other in this attempt. `array` is the
+# first job of those that were submitted as one, `part` the number within it.
 jobs = Table(
     "jobs",
     metadata,
@@ -96,6 +97,8 @@ jobs = Table(
     Column("memory_bytes", Integer, nullable=False),
     Column("gpus", Integer, nullable=False),
     Column("gpu_fraction", Float, nullable=False),
+    Column("workers", Integer, nullable=False, default=1),
+    Column("strategy", String, nullable=False, default=""),
     Column("waits", Boolean, nullable=False),
     Column("submitted_at", Float, nullable=False),
     Column("not_before", Float, nullable=False),
@@ -107,6 +110,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
     Column("asked", String, nullable=False, default=""),
+    Column("ports", JSON, nullable=False, default=[]),
     Column("repeats", Integer),
     Column("array", Integer),
     Column("part", Integer),

@@ -15,7 +15,7 @@ from ailab.environments.generations import Generation
 from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
 from ailab.jobs.code_store import CodeStore, collect
-from ailab.jobs.model import task_id
+from ailab.jobs.gangs import Member, Strategy, task_prefix, tasks_among, variables
 from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
@@ -42,8 +42,8 @@ class Working:
     lab: Lab
     jobs: Jobs
 
-    def __call__(self, job: Job, lease: Lease) -> TaskSpec:
-        """What is run for a job that holds `lease`.
+    def __call__(self, job: Job, leases: Sequence[Lease]) -> list[TaskSpec]:
+        """What is run for a job that holds `leases`, one for each of its tasks.
 
         Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment, its image is not
         built, or what it repeats is not there any more.
@@ -58,8 +58,9 @@ class Working:
                     _("The folder {folder} is gone.").format(folder=folder),
                     remedy=_("Submit it again where its files are."),
                 )
-            self.jobs.note_snapshot(job.id, _snapshot(self.lab, job, generation, lease))
-        return job_spec(self.lab, job, lease, folder, generation)
+            self.jobs.note_snapshot(job.id, _snapshot(self.lab, job, generation, leases))
+        placed = zip(job.members, leases, strict=True)
+        return [job_spec(self.lab, job, member, lease, folder, generation) for member, lease in placed]
 
 
 def _generation(lab: Lab, job: Job) -> Generation:
@@ -72,11 +73,10 @@ def _generation(lab: Lab, job: Job) -> Generation:
     return current
 
 
-def _snapshot(lab: Lab, job: Job, generation: Generation, lease: Lease) -> dict[str, Any]:
+def _snapshot(lab: Lab, job: Job, generation: Generation, leases: Sequence[Lease]) -> dict[str, Any]:
     """A store that cannot be written, as on a full disk, costs the snapshot, not the job; it is noted."""
-    around = Surroundings(
-        generation.id, generation.python, generation.lock, generation.packages, tuple(gpu for gpu, _share in lease.gpus)
-    )
+    gpus = tuple(dict.fromkeys(gpu for lease in leases for gpu, _share in lease.gpus))
+    around = Surroundings(generation.id, generation.python, generation.lock, generation.packages, gpus)
     try:
         return take(CodeStore(lab.paths.snapshots), job.request, around).to_json()
     except (AilabError, OSError) as error:
@@ -91,8 +91,8 @@ def _rebuilt(lab: Lab, job: Job) -> Path:
     return folder
 
 
-def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generation) -> TaskSpec:
-    """The task of a job that runs in `folder`."""
+def job_spec(lab: Lab, job: Job, member: Member, lease: Lease, folder: Path, generation: Generation) -> TaskSpec:
+    """A task of a job that runs in `folder`."""
     from ailab import containers
 
     private_folder(lab.paths.jobs)
@@ -102,7 +102,7 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
     site = lab.runtime.site(TaskKind.job, lab.paths)
     request = job.request
     spec = TaskSpec(
-        id=job.task,
+        id=member.task,
         name=job.name,
         kind=TaskKind.job,
         command=request.command,
@@ -116,10 +116,12 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
         shm_bytes=lab.settings.resources.shm,
         pids=lab.settings.resources.pids,
         gpus=tuple(gpu for gpu, _share in lease.gpus),
+        gang=task_prefix(job.id) if len(job.members) > 1 else "",
+        attempt=job.attempt,
     )
     if Capability.images not in site.capabilities:
         spec = _as_notebook(spec, job, site, generation.program, _kept_in(job, folder))
-        return replace(spec, environment=_environment(lab, site, job, generation.program.parent, CLIENT_FOLDER))
+        return replace(spec, environment=_environment(lab, site, job, member, generation.program.parent, CLIENT_FOLDER))
     current = lab.generations.current()
     if current is None or current.lock != generation.lock:
         raise NotFound(
@@ -135,7 +137,7 @@ def job_spec(lab: Lab, job: Job, lease: Lease, folder: Path, generation: Generat
     kept, more = _seen_there(lab, site, job, _kept_in(job, folder))
     programs = site.lab.current / "bin"
     spec = _as_notebook(replace(spec, cwd=there), job, site, programs / "python", Path(kept))
-    spec = replace(spec, environment=_environment(lab, site, job, programs, client))
+    spec = replace(spec, environment=_environment(lab, site, job, member, programs, client))
     spec = containers.contained(lab, spec, site, job.owner, (*extra, *(work or more)))
     # The PATH of this machine is left behind there, and the environment's programs with it.
     path = f"{programs}{os.pathsep}{spec.environment['PATH']}"
@@ -162,9 +164,9 @@ def _as_notebook(spec: TaskSpec, job: Job, site: Site, program: Path, kept: Path
     return replace(spec, command=notebook_command.program(notebook, output, python=site.python, kernel=kernel))
 
 
-def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -> dict[str, str]:
-    """Its variables, as they hold at `site`, where `programs` are the environment's and `client` has the client that
-    reports progress. What the person has set comes last but for what tells the job where it is."""
+def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path, client: Path) -> dict[str, str]:
+    """The variables of a member, as they hold at `site`, where `programs` are the environment's and `client` has the
+    client that reports progress. What the person has set comes last but for what tells the job where it is."""
     from ailab import downloads
     from ailab.access.services import base_environment
 
@@ -185,12 +187,18 @@ def _environment(lab: Lab, site: Site, job: Job, programs: Path, client: Path) -
         environment |= {"TF_DETERMINISTIC_OPS": "1"}
     found = [str(client), *filter(None, [request.variables.get("PYTHONPATH")])]
     environment |= request.variables | {"PYTHONPATH": os.pathsep.join(found)}
+    if job.request.strategy:
+        gang = zip(job.members, job.ports, strict=True)
+        hosts = [f"{site.peers.format(task=one.task)}:{port}" for one, port in gang]
+        environment |= variables(request.strategy, request.workers, job.members, member.number, hosts)
+    if member.number == 0:
+        # One tells of all: the points of several would be mixed in the file.
+        environment |= {"AILAB_PROGRESS": str(own / "progress.jsonl")}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,
         "AILAB_ATTEMPT": str(job.attempt),
         "AILAB_CHECKPOINTS": str(own / "checkpoints"),
-        "AILAB_PROGRESS": str(own / "progress.jsonl"),
         "AILAB_LOGS": str(there.logs / "jobs" / str(job.id)),
     }
 
@@ -267,9 +275,28 @@ def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None
         )
 
 
+def refuse_strategy(lab: Lab, wish: JobWish) -> None:
+    """Raises `UsageError` for workers that cannot train together in that way, before they wait their turn to fail."""
+    if wish.strategy is None:
+        return
+    if wish.strategy == Strategy.mirrored and wish.gpu_fraction:
+        raise UsageError(
+            _("Workers that are mirrored have whole GPUs, one each."), remedy=_("Ask for so many: --gpus 1, or none")
+        )
+    if wish.strategy != Strategy.mirrored and notebook_command.asked_for(tuple(wish.command)) is not None:
+        raise UsageError(
+            _("A notebook runs in one process."), remedy=_("In that several GPUs can be used: --strategy mirrored")
+        )
+    current = lab.generations.current()
+    if wish.strategy == Strategy.horovod and current is not None and "horovod" not in current.packages:
+        raise UsageError(_("The lab's environment has no Horovod."), remedy=_("Add it: ailab env add horovod"))
+
+
 def forget_old(lab: Lab, jobs: Jobs) -> None:
     """Take away what is kept of jobs that ended long ago, but for the newest; curves in `logs` are the person's."""
+    known = lab.runtime.tasks()
     for job in jobs.forget(time.time() - KEPT_SECONDS, KEPT_JOBS):
-        lab.runtime.remove(task_id(job))
+        for task in tasks_among(known, job):
+            lab.runtime.remove(task)
         shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
     collect(CodeStore(lab.paths.snapshots), jobs.codes())

@@ -2,76 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from job_room import END_SECONDS, Room
+from job_worker import CAPACITY
 
 from ailab import events
 from ailab.errors import Conflict, NotFound, UsageError
 from ailab.jobs import ends, schedules
 from ailab.jobs.model import After, JobRequest, JobState
-from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.wish import JobWish
-from ailab.jobs.worker import Worker
-from ailab.resources.ledger import Capacity, Lease
-from ailab.runtimes.base import TaskKind, TaskSpec
-from ailab.runtimes.process import ProcessRuntime
-from ailab.store import Store
+from ailab.resources.ledger import Lease
 from ailab.waiting import wait_for
-
-CAPACITY = Capacity(4, 8 * 1024**3)
-END_SECONDS = 30.0
-
-
-def make_spec(job: Job, lease: Lease) -> TaskSpec:
-    return TaskSpec(
-        id=job.task,
-        name=job.name,
-        kind=TaskKind.job,
-        command=job.request.command,
-        environment={"PATH": os.defpath, **job.request.variables},
-        cwd=job.request.cwd,
-        grace=job.request.grace,
-        restart=False,
-    )
-
-
-class Room:
-    """A queue and its worker on a folder; made anew it finds everything again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(folder / "lab.db").open()
-        self.jobs = Jobs(self.store)
-        self.runtime = ProcessRuntime(folder / "tasks")
-        self.worker = Worker(self.jobs, self.runtime, CAPACITY, make_spec)
-
-    def submit(self, code: str, **more: object) -> int:
-        request = JobRequest(command=(sys.executable, "-c", code), cwd="/", **more)  # type: ignore[arg-type]
-        return self.jobs.submit([request], owner="ada", actor="ada")[0]
-
-    def until(self, job: int, *states: JobState) -> Job:
-        def reached() -> Job | None:
-            self.worker.step()
-            seen = self.jobs.get(job)
-            return seen if seen.state in states else None
-
-        return wait_for(reached, timeout=END_SECONDS, what=f"job {job} to be {states}")
-
-    def output(self, job: int) -> list[str]:
-        return list(self.runtime.logs(f"job-{job}"))
 
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room(tmp_path)
-    yield made
-    made.worker.close()
-    for task in made.runtime.tasks():
-        made.runtime.stop(task, grace=0)
+    with Room(tmp_path) as made:
+        yield made
 
 
 def test_a_job_runs_to_its_end_and_holds_nothing_then(room: Room) -> None:
@@ -174,8 +125,8 @@ def test_a_new_worker_takes_over_what_runs(room: Room, tmp_path: Path) -> None:
 def test_one_that_was_claimed_and_not_started_is_started(room: Room, tmp_path: Path) -> None:
     """As a kill of the daemon leaves it between the two."""
     job = room.submit("print('once')")
-    assert room.jobs.claim(job, Lease(f"job-{job}", "ada", 1, 1))
-    assert not room.jobs.claim(job, Lease(f"job-{job}", "ada", 1, 1))
+    assert room.jobs.claim(job, [Lease(f"job-{job}", "ada", 1, 1)])
+    assert not room.jobs.claim(job, [Lease(f"job-{job}", "ada", 1, 1)])
     later = Room(tmp_path)
     assert later.until(job, JobState.done).attempt == 1
     assert later.output(job) == ["once"]

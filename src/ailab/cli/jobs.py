@@ -171,7 +171,8 @@ def _since(job: dict[str, Any]) -> str:
 def _asked(asked: dict[str, Any]) -> str:
     from ailab.cli.output import human_size
 
-    words = [f"{asked['cpus']} CPU"]
+    each = f"{asked['workers']} x " if asked["workers"] > 1 else ""
+    words = [f"{each}{asked['cpus']} CPU"]
     if asked["gpus"] or asked["gpu_fraction"]:
         words.append(f"{asked['gpus'] or asked['gpu_fraction']:g} GPU")
     if asked["memory_bytes"]:
@@ -192,6 +193,7 @@ def job_as_text(job: dict[str, Any]) -> str:
         (_("Progress"), job["progress"]["text"] if job["progress"] else ""),
         (_("Command"), shlex.join(job["command"])),
         (_("Folder"), job["cwd"]),
+        (_("Workers"), _workers(job)),
         (_("Holds"), _asked(asked)),
         (_("Submitted"), _clock(job["submitted_at"])),
         (_("Started"), _clock(job["started_at"])),
@@ -203,6 +205,15 @@ def job_as_text(job: dict[str, Any]) -> str:
         (_("Output"), f"ailab logs {job['id']}"),
     ]
     return table([_("JOB"), str(job["id"])], [[title, text] for title, text in rows if text])
+
+
+def _workers(job: dict[str, Any]) -> str:
+    """How they train together, and what each is called in the output."""
+    if not job["asked"]["strategy"]:
+        return ""
+    names = ", ".join(f"{number} {member['name']}" for number, member in enumerate(job["members"]))
+    how = f"{job['asked']['workers']} {job['asked']['strategy']}"
+    return f"{how} ({names})" if len(job["members"]) > 1 else how
 
 
 def _clock(at: str | None) -> str:

@@ -13,6 +13,8 @@ from ailab.cli import labs
 from ailab.cli.output import note
 from ailab.errors import NotFound
 from ailab.i18n import _
+from ailab.jobs.gangs import tasks_among
+from ailab.jobs.output import Output
 from ailab.runtimes.base import TaskState
 from ailab.waiting import wait_for
 
@@ -26,34 +28,57 @@ _ENDED = ("done", "failed", "stopped")
 
 
 def logs(
-    which: Annotated[str, typer.Argument(metavar="JOB", help=_("A job's number, or a task's name: hub."))],
+    which: Annotated[
+        str, typer.Argument(metavar="JOB", help=_("A job's number, 7.1 for one of its workers, or a task's name: hub."))
+    ],
     following: Annotated[bool, typer.Option("--follow", "-f", help=_("Go on until it has ended."))] = False,
     tail: Annotated[int | None, typer.Option("--tail", "-n", help=_("The last lines only."), min=1)] = None,
 ) -> None:
     lab = labs.open_lab()
-    if following and (number := _number(which)) is not None:
-        raise typer.Exit(follow(lab, number, tail))
-    task = f"job-{number}" if (number := _number(which)) is not None else which
-    if lab.runtime.poll(task).state == TaskState.absent:
-        if number is not None:
-            from ailab.cli.jobs import word
+    job, member = _asked(which)
+    if job is None:
+        _of_task(lab, which, following=following, tail=tail)
+        return
+    if following:
+        raise typer.Exit(follow(lab, job, tail, member))
+    if not tasks_among(lab.runtime.tasks(), job)[member or 0 :]:
+        _tell_none(lab, job, member)
+    for line in Output(lab.runtime, job, member).lines(tail):
+        print(line)
 
-            waits = lab.client.get(f"/api/jobs/{number}")
-            note(_("Job {id} has no output yet: it is {state}.").format(id=number, state=word(waits["state"])))
-            return
-        raise NotFound(_("There is no task {task}.").format(task=which), remedy=_("See those there are: ailab status"))
+
+def _asked(which: str) -> tuple[int | None, int | None]:
+    """The job's number and its member's; None for what is not named."""
+    found = re.fullmatch(r"(?:job-)?(\d+)(?:\.(\d+))?", which)
+    if found is None:
+        return None, None
+    return int(found[1]), int(found[2]) if found[2] else None
+
+
+def _of_task(lab: Lab, task: str, *, following: bool, tail: int | None) -> None:
+    if lab.runtime.poll(task).state == TaskState.absent:
+        raise NotFound(_("There is no task {task}.").format(task=task), remedy=_("See those there are: ailab status"))
     for line in lab.runtime.logs(task, follow=following, tail=tail):
         print(line, flush=following)
 
 
-def _number(which: str) -> int | None:
-    found = re.fullmatch(r"(?:job-)?(\d+)", which)
-    return int(found[1]) if found else None
+def _tell_none(lab: Lab, job: int, member: int | None) -> None:
+    """Why there is no output. Raises `NotFound` for a member that the job does not have."""
+    from ailab.cli.jobs import word
+
+    seen = lab.client.get(f"/api/jobs/{job}")
+    if member is not None and member >= len(seen["members"]):
+        raise NotFound(
+            _("Job {id} has no worker {number}.").format(id=job, number=member),
+            remedy=_("See those it has: ailab jobs show {id}").format(id=job),
+        )
+    note(_("Job {id} has no output yet: it is {state}.").format(id=job, state=word(seen["state"])))
 
 
-def follow(lab: Lab, job: int, tail: int | None = None) -> int:
-    """Show a job's output, of all its attempts, until it has ended; the exit status of a command that has followed it:
-    0 where it is done. Ctrl-C ends the looking, not the job."""
+def follow(lab: Lab, job: int, tail: int | None = None, member: int | None = None) -> int:
+    """Show a job's output, of all its attempts and of all its tasks or of one, until it has ended; the exit status of a
+    command that has followed it: 0 where it is done. Ctrl-C ends the looking, not the job."""
+    output = Output(lab.runtime, job, member)
     try:
         attempt, patience = 0, _Patience()
         while True:
@@ -63,7 +88,7 @@ def follow(lab: Lab, job: int, tail: int | None = None) -> int:
                 return _tell_end(seen)
             attempt = seen["attempt"]
             if seen["started_at"] is not None:
-                for line in lab.runtime.logs(f"job-{job}", follow=True, tail=tail):
+                for line in output.follow(tail):
                     print(line, flush=True)
     except KeyboardInterrupt:
         note("")

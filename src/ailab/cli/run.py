@@ -23,6 +23,10 @@ def run(
     ] = None,
     name: Annotated[str, typer.Option(help=_("What the job is called."))] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help=_("Show its output until it ends."))] = False,
+    workers: Annotated[int, typer.Option(help=_("How many train together; what follows is for each."), min=1)] = 1,
+    strategy: Annotated[
+        str, typer.Option(metavar="HOW", help=_("How they do: mirrored, multiworker, ps or horovod."))
+    ] = "",
     cpus: Annotated[int, typer.Option(help=_("CPUs; 0: those that go with its GPUs, else all."), min=0)] = 0,
     memory: Annotated[str, typer.Option(metavar="SIZE", help=_("The most memory that it may take: 8g."))] = "",
     gpus: Annotated[int, typer.Option(help=_("Whole GPUs."), min=0)] = 0,
@@ -52,6 +56,8 @@ def run(
     asked: dict[str, Any] = {
         "command": command,
         "name": name,
+        "workers": workers if workers > 1 else None,
+        "strategy": strategy,
         "cpus": cpus,
         "memory": memory,
         "gpus": gpus,

@@ -13,7 +13,7 @@ from ailab.access.secret_files import secret
 from ailab.daemon.job_views import job_list, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import submitted
-from ailab.jobs.model import task_id
+from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
 from ailab.working import notebook_wish
 
@@ -55,7 +55,7 @@ class DaemonBackstage:
         return one_job(self._parts, job, curves=True)
 
     def job_output(self, job: int, lines: int) -> list[str]:
-        return list(self._parts.lab.runtime.logs(task_id(job), tail=lines))
+        return list(Output(self._parts.lab.runtime, job).lines(lines))
 
     def stop_job(self, job: int, user: str) -> None:
         self._parts.jobs.ask_to_stop(job, user, actor=user)

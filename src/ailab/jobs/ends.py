@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ailab.i18n import _
+from ailab.jobs import gangs
 from ailab.jobs.model import EndReason, JobState
 from ailab.jobs.queue import End, Job
 from ailab.runtimes.base import Seen, TaskSpec
@@ -18,6 +20,8 @@ _NO_COMMAND = (126, 127)
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 600.0
 TIMEOUT = "timeout"
+# What happens to one member of a gang, and not to all of it at once.
+_OF_A_MEMBER = (*_WORTH_ANOTHER, EndReason.out_of_memory, EndReason.cannot_start)
 
 
 def seconds(at: str | None) -> float | None:
@@ -25,22 +29,28 @@ def seconds(at: str | None) -> float | None:
     return datetime.fromisoformat(at).timestamp() if at else None
 
 
-def end_of(job: Job, seen: Seen, spec: TaskSpec | None) -> End:
-    """What has become of `job`, whose task has ended as `seen`."""
-    state, reason, note = _judged(job, seen, spec)
-    times = seconds(seen.started_at), seconds(seen.ended_at)
-    return End(state, reason, note, seen.exit_status, *times, seen.attempt or None)
+def end_of(job: Job, seen: Sequence[Seen], spec_of: Callable[[str], TaskSpec | None]) -> End:
+    """What has become of `job`, whose tasks have ended as `seen`; `spec_of` has what they were started with."""
+    number = gangs.telling(job.request.strategy, job.asked, seen)
+    member = job.members[number]
+    state, reason, note = _judged(job, seen[number], spec_of(member.task))
+    together = reason == EndReason.lost and (seen[number].reason == "stopped" or len({one.reason for one in seen}) == 1)
+    if len(seen) > 1 and reason in _OF_A_MEMBER and not together:
+        note = f"{member.name}: {note}"
+    begun, ended = gangs.span(seen)
+    return End(state, reason, note, seen[number].exit_status, seconds(begun), seconds(ended))
 
 
 def _judged(job: Job, seen: Seen, spec: TaskSpec | None) -> tuple[JobState, EndReason | str, str]:
     why = seen.reason or ""
     if seen.exit_status == 0 and not why:
         return JobState.done, "", ""
-    if job.asked == TIMEOUT:
+    asked = "" if job.asked == gangs.OVER else job.asked
+    if asked == TIMEOUT:
         limit = _duration(job.request.timeout)
         return JobState.failed, EndReason.timeout, _("It ran longer than its --timeout of {limit}.").format(limit=limit)
-    if job.asked:
-        return JobState.stopped, EndReason.stopped, _("Stopped by {who}.").format(who=job.asked)
+    if asked:
+        return JobState.stopped, EndReason.stopped, _("Stopped by {who}.").format(who=asked)
     if seen.kills or why == EndReason.out_of_memory:
         limit = size(spec.memory_bytes) if spec is not None and spec.memory_bytes else "?"
         text = _("It needed more memory than its limit of {limit}. Ask for more: --memory").format(limit=limit)
@@ -71,7 +81,7 @@ def _ended_with(status: int | None) -> str:
 def is_retried(job: Job, end: End) -> bool:
     """Whether a job that ended so is started again: a failure that another attempt can help, within its --retries; or
     one that was lost with the machine and asked to be resumed, as often as that happens."""
-    if end.state != JobState.failed or job.asked:
+    if end.state != JobState.failed or job.asked not in ("", gangs.OVER):
         return False
     if end.reason == EndReason.lost and job.request.resume:
         return True

@@ -58,8 +58,8 @@ class JobRequest(Stored):
     `priority` is higher for what is more urgent. `retries` counts the starts after the first that failed in a way that
     another start can help. `timeout` (0: none) and `grace`, between TERM and KILL, are seconds. `resume`: after a
     reboot or a lost task it is started again, and finds its checkpoints. `not_before` is seconds since the epoch.
-    `code` is the snapshot whose files it runs, and `generation` the environment that it runs in, for a job that
-    repeats another."""
+    `workers` train together as `strategy` says (`jobs.gangs`), and what is asked for is each one's. `code` is the
+    snapshot whose files it runs, and `generation` the environment that it runs in, for a job that repeats another."""
 
     command: tuple[str, ...]
     cwd: str
@@ -78,6 +78,8 @@ class JobRequest(Stored):
     not_before: float = 0.0
     seed: int | None = None
     inputs: tuple[str, ...] = ()
+    workers: int = 1
+    strategy: str = ""
     code: str = ""
     generation: str = ""
 
@@ -85,8 +87,3 @@ class JobRequest(Stored):
     def from_json(cls, data: dict[str, Any]) -> Self:
         after = [After.from_json(one) if isinstance(one, dict) else one for one in data.get("after", ())]
         return super().from_json({**data, "after": after})
-
-
-def task_id(job: int) -> str:
-    """The task that a job is run as."""
-    return f"job-{job}"

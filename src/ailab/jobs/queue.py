@@ -13,7 +13,8 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from ailab.errors import Conflict, NotFound, UsageError
 from ailab.events import record
 from ailab.i18n import _
-from ailab.jobs.model import ENDED, HOLDING, LIVE, After, EndReason, JobRequest, JobState, task_id
+from ailab.jobs.gangs import Member, members, task_prefix
+from ailab.jobs.model import ENDED, HOLDING, LIVE, After, EndReason, JobRequest, JobState
 from ailab.jobs.scheduling import charge, decayed
 from ailab.resources.ledger import Capacity, Lease
 from ailab.store import Store
@@ -45,18 +46,36 @@ class Job:
     attempt: int
     failures: int
     asked: str
+    ports: Sequence[int]
     repeats: int | None
     array: int | None
     part: int | None
 
     @property
-    def task(self) -> str:
-        return task_id(self.id)
+    def members(self) -> tuple[Member, ...]:
+        return members(self.id, self.request.strategy, self.request.workers)
 
     @classmethod
     def of(cls, row: RowMapping) -> Job:
         values = {name: row[name] for name in cls.__dataclass_fields__ if name != "request"}
         return cls(**values, request=JobRequest.from_json(row["request"]))
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What is looked at many times a second of a job that holds leases."""
+
+    id: int
+    state: str
+    attempt: int
+    asked: str
+    started_at: float | None
+    workers: int
+    strategy: str
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return members(self.id, self.strategy, self.workers)
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,6 @@ class End:
     exit_status: int | None = None
     started_at: float | None = None
     ended_at: float | None = None
-    attempt: int | None = None
 
 
 class Jobs:
@@ -107,7 +125,7 @@ class Jobs:
                 ids.append(int(made[0]))
             if len(ids) > 1:
                 connection.execute(update(table).where(table.c.id == ids[0]).values(array=ids[0]))
-            subject = f"job-{ids[0]}" + (f"..{ids[-1]}" if len(ids) > 1 else "")
+            subject = task_prefix(ids[0]) + (f"..{ids[-1]}" if len(ids) > 1 else "")
             detail = {"name": requests[0].name, "count": len(ids)}
             record(connection, actor=actor, kind="job", subject=subject, after=JobState.queued, detail=detail)
         self._touch(*ids)
@@ -170,9 +188,12 @@ class Jobs:
             self._touched.update(jobs)
         self.changed.set()
 
-    def holding(self) -> list[Job]:
-        """Those whose task may run."""
-        return self.find(states=HOLDING, limit=1_000_000)
+    def holding(self) -> list[Holding]:
+        """Those whose tasks may run; the newest first."""
+        columns = [table.c[name] for name in Holding.__dataclass_fields__]
+        query = select(*columns).where(table.c.state.in_(HOLDING)).order_by(table.c.id.desc())
+        with self._engine.connect() as connection:
+            return [Holding(**row) for row in connection.execute(query).mappings()]
 
     def states_of(self, ids: Collection[int]) -> dict[int, str]:
         with self._engine.connect() as connection:
@@ -197,21 +218,22 @@ class Jobs:
             rows = list(connection.execute(select(usage_table)).mappings())
         return {row["owner"]: decayed(row["used"], max(0.0, now - row["at"])) for row in rows}
 
-    def claim(self, job: int, lease: Lease) -> bool:
-        """Give a queued job its lease and have it started; False when it is queued no more."""
+    def claim(self, job: int, leases: Sequence[Lease], ports: Sequence[int] = ()) -> bool:
+        """Give a queued job its leases and ports, one for each of its tasks, and have it started as its next attempt;
+        False, and nothing is given, when it is queued no more."""
         now = time.time()
         with self._engine.begin() as connection:
             values = {"state": JobState.starting, "attempt": table.c.attempt + 1, "started_at": None, "note": ""}
-            values |= {"reason": "", "ended_at": None, "exit_status": None}
+            values |= {"reason": "", "ended_at": None, "exit_status": None, "ports": list(ports)}
             if not _change(connection, job, (JobState.queued,), values, JobState.starting):
                 return False
-            connection.execute(insert(lease_table).values(**lease.to_json(), since=now))
+            connection.execute(insert(lease_table), [lease.to_json() | {"since": now} for lease in leases])
         return True
 
-    def started(self, job: int, attempt: int, started_at: float) -> None:
-        """Its task has been seen."""
+    def started(self, job: int, started_at: float) -> None:
+        """Its tasks have been seen."""
         with self._engine.begin() as connection:
-            values = {"state": JobState.running, "attempt": attempt, "started_at": started_at}
+            values = {"state": JobState.running, "started_at": started_at}
             _change(connection, job, (JobState.starting,), values, JobState.running)
 
     def ask_to_stop(self, job: int, asked: str, *, actor: str) -> str:
@@ -229,30 +251,40 @@ class Jobs:
         ended = self.get(job)
         raise Conflict(_("Job {id} has ended already: {state}.").format(id=job, state=ended.state))
 
+    def wind_up(self, job: int, why: str) -> bool:
+        """Note that all tasks of a job are to end for a reason of our own; False where somebody has asked already."""
+        unasked = (table.c.id == job) & (table.c.asked == "") & table.c.state.in_(HOLDING)
+        with self._engine.begin() as connection:
+            if not connection.execute(update(table).where(unasked).values(asked=why)).rowcount:
+                return False
+            detail = {"why": why}
+            record(connection, actor="daemon", kind="job", subject=task_prefix(job), after="stopping", detail=detail)
+        self.changed.set()
+        return True
+
     def end(self, job: Job, end: End, capacity: Capacity) -> bool:
-        """Write down how a job ended, charge what it used to its owner, and free its lease."""
+        """Write down how a job ended, charge what it used to its owner, and free its leases."""
         values: dict[str, Any] = {"state": end.state, "reason": end.reason, "note": end.note}
         values |= {"exit_status": end.exit_status}
-        values |= {"ended_at": end.ended_at or time.time(), "attempt": end.attempt or job.attempt}
+        values |= {"ended_at": end.ended_at or time.time()}
         # A short one may never have been seen to run.
         values |= {"started_at": end.started_at or job.started_at}
         with self._engine.begin() as connection:
             if not _change(connection, job.id, LIVE, values, end.state, detail=vars(end)):
                 return False
-            self._free(connection, job.task, capacity)
+            self._free_all(connection, job, capacity)
         self._touch(job.id)
         return True
 
     def again(self, job: Job, end: End, capacity: Capacity, *, not_before: float, failures: int) -> None:
         """Queue a job for another attempt, after one that ended so."""
         values: dict[str, Any] = {"state": JobState.queued, "not_before": not_before, "failures": failures}
-        values |= {"reason": end.reason, "note": end.note, "exit_status": end.exit_status}
-        values |= {"attempt": end.attempt or job.attempt}
+        values |= {"reason": end.reason, "note": end.note, "exit_status": end.exit_status, "asked": ""}
         with self._engine.begin() as connection:
             # Whoever asked for its end in the meantime is heard at the next look.
             asked = connection.execute(select(table.c.asked).where(table.c.id == job.id)).scalar()
             if asked == job.asked and _change(connection, job.id, HOLDING, values, JobState.queued, detail=vars(end)):
-                self._free(connection, job.task, capacity)
+                self._free_all(connection, job, capacity)
         self._touch(job.id)
 
     def keep_lease(self, lease: Lease, *, since: float) -> None:
@@ -264,6 +296,10 @@ class Jobs:
     def free(self, task: str, capacity: Capacity) -> None:
         with self._engine.begin() as connection:
             self._free(connection, task, capacity)
+
+    def _free_all(self, connection: Connection, job: Job, capacity: Capacity) -> None:
+        for member in job.members:
+            self._free(connection, member.task, capacity)
 
     def _free(self, connection: Connection, task: str, capacity: Capacity) -> None:
         row = connection.execute(select(lease_table).where(lease_table.c.task == task)).mappings().first()
@@ -309,6 +345,8 @@ def _row_of(request: JobRequest) -> dict[str, Any]:
         "memory_bytes": request.memory_bytes,
         "gpus": request.gpus,
         "gpu_fraction": request.gpu_fraction,
+        "workers": request.workers,
+        "strategy": request.strategy,
         "waits": bool(request.after),
         "submitted_at": time.time(),
         "not_before": request.not_before,
@@ -331,5 +369,5 @@ def _change(
     if before not in states or not connection.execute(update(table).where(same).values(**values)).rowcount:
         return False
     known = {name: value for name, value in (detail or {}).items() if value not in (None, "")}
-    record(connection, actor=actor, kind="job", subject=task_id(job), before=before, after=after, detail=known)
+    record(connection, actor=actor, kind="job", subject=task_prefix(job), before=before, after=after, detail=known)
     return True

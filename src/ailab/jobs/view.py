@@ -16,6 +16,8 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
     time, jobs."""
     request = job.request
     asked = {
+        "workers": request.workers,
+        "strategy": request.strategy,
         "cpus": request.cpus,
         "memory_bytes": request.memory_bytes,
         "gpus": request.gpus,
@@ -52,7 +54,8 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
         "array": job.array,
         "part": job.part,
         "asked": asked,
-        "log": str(lab.tasks / job.task / "log"),
+        "members": [{"name": one.name, "task": one.task} for one in job.members],
+        "log": str(lab.tasks / job.members[0].task / "log"),
     }
 
 

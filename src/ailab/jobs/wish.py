@@ -8,8 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
+from ailab.jobs.gangs import Strategy
 from ailab.jobs.model import After, JobRequest
 from ailab.settings import parse_optional_size
 
@@ -84,6 +93,10 @@ class JobWish(BaseModel):
     command: list[str] = Field(min_length=1, description="The words of the command.")
     cwd: str = Field("", description="The folder in which it runs; empty: that of job.toml, or where you are.")
     name: str = Field("", max_length=100, description="What the job is called; empty: after its command.")
+    workers: int = Field(1, ge=1, le=256, description="How many train together; all below is what each one gets.")
+    strategy: Strategy | None = Field(
+        None, validate_default=True, description="How they do: mirrored, multiworker, ps or horovod."
+    )
     cpus: int = Field(0, ge=0, le=4096, description="CPUs; 0: those that go with its GPUs, else all.")
     memory: Annotated[int, BeforeValidator(parse_memory)] = Field(
         0, description='The most memory that it may take: "8g"; empty: no limit of its own.'
@@ -106,6 +119,13 @@ class JobWish(BaseModel):
     every: Duration = Field(0.0, description='Again and again: "1d", first at `at`.')
     seed: int | None = Field(None, ge=0, lt=2**32, description="Of all random numbers: PYTHONHASHSEED, AILAB_SEED.")
     inputs: list[str] = Field([], description="Files and folders that it reads, whose fingerprints are kept.")
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_named(cls, strategy: Strategy | None, info: ValidationInfo) -> Strategy | None:
+        if strategy is None and info.data.get("workers", 1) > 1:
+            raise ValueError(f"say how they train together: {', '.join(Strategy)}")
+        return strategy
 
     def title(self) -> str:
         """What the job is called: as asked, else by its script or program."""
@@ -136,4 +156,6 @@ class JobWish(BaseModel):
             not_before=self.at,
             seed=self.seed,
             inputs=tuple(self.inputs),
+            workers=self.workers,
+            strategy=self.strategy or "",
         )

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import RowMapping
 
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.jobs.ends import TIMEOUT, end_of, is_retried, pause_before, seconds
-from ailab.jobs.model import ENDED, After, EndReason, JobState, task_id
-from ailab.jobs.queue import End, Job, Jobs
+from ailab.jobs.gangs import NOT_BEGUN, OVER, Member, is_over, members, needs, of_attempt, span
+from ailab.jobs.model import ENDED, After, EndReason, JobState
+from ailab.jobs.queue import End, Holding, Job, Jobs
 from ailab.jobs.scheduling import Waiting, charge, decide
 from ailab.resources.ledger import Capacity, Lease, Need, lease
+from ailab.resources.ports import free_ports
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 
-# From a job and the lease that it was given to what is run.
-MakeSpec = Callable[[Job, Lease], TaskSpec]
+# From a job and the leases that it was given, one for each of its tasks, to what is run.
+MakeSpecs = Callable[[Job, Sequence[Lease]], Sequence[TaskSpec]]
 # Between two looks: while a job has just begun, which may be a short one, and else.
 QUICK_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 YOUNG_SECONDS = 10.0
 # A plan is made when something has changed, and else so often: whose patience ends is a change, too.
 PLAN_SECONDS = 10.0
+# A task that has run and is not there any more.
+_LOST = Seen(TaskState.exited, reason=EndReason.lost)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A job of the queue: what the scheduler is told of it, when it may start at the earliest (seconds since the
-    epoch), and after which others."""
+    """A job of the queue: what the scheduler is told of it, its tasks, whether they are to meet, when it may start at
+    the earliest (seconds since the epoch), and after which others."""
 
     waiting: Waiting
+    members: tuple[Member, ...]
+    meets: bool
     not_before: float
     after: tuple[After, ...]
 
@@ -45,11 +52,11 @@ class Worker:
     """One step at a time, by one thread; what takes long (starts and stops) is done beside it. Nothing is kept here
     that a new worker would not find again: the store says what should be, the runtime what is."""
 
-    def __init__(self, jobs: Jobs, runtime: Runtime, capacity: Capacity, make_spec: MakeSpec) -> None:
+    def __init__(self, jobs: Jobs, runtime: Runtime, capacity: Capacity, make_specs: MakeSpecs) -> None:
         self._jobs = jobs
         self._runtime = runtime
         self.capacity = capacity
-        self._make_spec = make_spec
+        self._make_specs = make_specs
         self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="job")
         self._busy: set[int] = set()
         self._lock = threading.Lock()
@@ -82,8 +89,9 @@ class Worker:
             rows = self._jobs.queued(among)
             after = self._jobs.after([row["id"] for row in rows if row["waits"]])
             for row in rows:
-                waiting = _waiting(row)
-                self._queue[row["id"]] = Entry(waiting, row["not_before"], after.get(row["id"], ()))
+                gang = members(row["id"], row["strategy"], row["workers"])
+                waits_for = row["not_before"], after.get(row["id"], ())
+                self._queue[row["id"]] = Entry(_waiting(row), gang, bool(row["strategy"]), *waits_for)
             self._loaded = True
             return True
         now = time.time()
@@ -101,41 +109,48 @@ class Worker:
         youngest = float("inf")
         for job in self._jobs.holding():
             youngest = min(youngest, time.time() - job.started_at if job.started_at else 0.0)
-            if self._is_busy(job.id):
-                continue
-            seen = self._runtime.poll(job.task)
-            if seen.state in (TaskState.running, TaskState.starting) and seen.attempt >= job.attempt:
-                self._goes_on(job, seen)
-            elif seen.state == TaskState.unknown:
-                continue
-            elif job.state == JobState.starting and not _has_run(job, seen):
-                # Who started it was interrupted on the way, this daemon's predecessor as a rule.
-                self._beside(job, self._start_task)
-            else:
-                self._ended(job, seen)
+            if not self._is_busy(job.id):
+                self._judge(job, [of_attempt(self._runtime.poll(one.task), job.attempt) for one in job.members])
         return youngest
 
-    def _goes_on(self, job: Job, seen: Seen) -> None:
-        if job.state == JobState.starting and seen.state == TaskState.running:
-            self._jobs.started(job.id, seen.attempt, seconds(seen.started_at) or time.time())
+    def _judge(self, job: Holding, seen: list[Seen]) -> None:
+        """Do what is due for a job whose tasks are so in its attempt."""
+        states = {one.state for one in seen}
+        if TaskState.unknown in states:
+            return
+        starting = job.state == JobState.starting
+        if starting and TaskState.absent in states and not job.asked and not is_over(job.strategy, seen):
+            # Who started it was interrupted on the way, this daemon's predecessor as a rule.
+            self._beside(job.id, self._start_tasks)
+            return
+        seen = [(NOT_BEGUN if starting else _LOST) if one.state == TaskState.absent else one for one in seen]
+        if states & {TaskState.running, TaskState.starting}:
+            self._goes_on(job, seen)
+        else:
+            self._ended(self._jobs.get(job.id), seen)
+
+    def _goes_on(self, job: Holding, seen: Sequence[Seen]) -> None:
+        if job.state == JobState.starting and all(one.started_at for one in seen):
+            self._jobs.started(job.id, _began(seen))
         if job.asked:
-            self._beside(job, self._stop_task)
-        elif self._is_overdue(job, seen):
-            self._jobs.ask_to_stop(job.id, TIMEOUT, actor="daemon")
+            self._beside(job.id, self._stop_tasks)
+        elif is_over(job.strategy, seen):
+            self._jobs.wind_up(job.id, OVER)
+        elif self._is_overdue(job.id, seen):
+            self._jobs.wind_up(job.id, TIMEOUT)
 
-    def _is_overdue(self, job: Job, seen: Seen) -> bool:
+    def _is_overdue(self, job: int, seen: Sequence[Seen]) -> bool:
         """By a clock that nobody sets, from the first look on."""
-        if not job.request.timeout or seen.started_at is None:
+        if not all(one.started_at for one in seen):
             return False
-        if job.id not in self._deadlines:
-            ran = max(0.0, time.time() - (seconds(seen.started_at) or 0.0))
-            self._deadlines[job.id] = time.monotonic() + job.request.timeout - min(ran, job.request.timeout)
-        return time.monotonic() >= self._deadlines[job.id]
+        if job not in self._deadlines:
+            timeout = self._jobs.get(job).request.timeout or math.inf
+            ran = max(0.0, time.time() - _began(seen))
+            self._deadlines[job] = time.monotonic() + timeout - min(ran, timeout)
+        return time.monotonic() >= self._deadlines[job]
 
-    def _ended(self, job: Job, seen: Seen) -> None:
-        if seen.state == TaskState.absent:
-            seen = Seen(TaskState.exited, reason=EndReason.lost, attempt=job.attempt)
-        self._finish(job, end_of(job, seen, self._runtime.spec(job.task)))
+    def _ended(self, job: Job, seen: Sequence[Seen]) -> None:
+        self._finish(job, end_of(job, seen, self._runtime.spec))
 
     def _finish(self, job: Job, end: End) -> None:
         self._deadlines.pop(job.id, None)
@@ -162,10 +177,12 @@ class Worker:
         plan = decide(now, self.capacity, [held for held, _since in held_now], waiting, usage)
         self.blocked = dict(plan.blocked)
         for start in plan.starts:
-            wanted = self._queue.pop(start.job).waiting
-            held = lease(self.capacity, task_id(start.job), wanted.owner, wanted.needs[0], start.gpus[0])
-            if self._jobs.claim(start.job, held):
-                self._beside(self._jobs.get(start.job), self._start_task)
+            entry = self._queue.pop(start.job)
+            placed = zip(entry.members, entry.waiting.needs, start.gpus, strict=True)
+            given = [lease(self.capacity, one.task, start.owner, need, gpus) for one, need, gpus in placed]
+            ports = free_ports("", len(given)) if entry.meets else []
+            if self._jobs.claim(start.job, given, ports):
+                self._beside(start.job, self._start_tasks)
 
     def _is_released(self, entry: Entry, states: Mapping[int, str]) -> bool:
         """Whether all that a job comes after have ended; one that did not end as it should have ends this one."""
@@ -181,56 +198,67 @@ class Worker:
                 return False
         return True
 
-    def _start_task(self, job: Job) -> None:
-        held = next((held for held, _since in self._jobs.leases() if held.task == job.task), None)
-        if held is None:
+    def _start_tasks(self, number: int) -> None:
+        """Start all tasks of a job; one that has been started in this attempt is left as it is. Where one cannot be,
+        those before it are stopped again."""
+        job, given = self._jobs.get(number), {held.task: held for held, _since in self._jobs.leases()}
+        tasks = [one.task for one in job.members]
+        if not all(task in given for task in tasks):
             return
+        seen: list[Seen] = []
         try:
-            seen = self._runtime.start(self._make_spec(job, held))
+            for spec in self._make_specs(job, [given[task] for task in tasks]):
+                seen.append(self._runtime.start(spec))
+                if seen[-1].state == TaskState.exited and seen[-1].started_at is None:
+                    others = [NOT_BEGUN] * (len(tasks) - 1)
+                    others.insert(len(seen) - 1, seen[-1])
+                    self._cannot_start(job, end_of(replace(job, asked=job.asked or OVER), others, self._runtime.spec))
+                    return
         except AilabError as refused:
             note = f"{refused.message} {refused.remedy}".strip()
-            self._finish(job, End(JobState.failed, EndReason.cannot_start, note))
+            self._cannot_start(job, End(JobState.failed, EndReason.cannot_start, note))
             return
-        if seen.state == TaskState.exited and seen.started_at is None:
-            self._finish(job, end_of(job, seen, None))
-        elif seen.state == TaskState.running:
-            self._jobs.started(job.id, seen.attempt, seconds(seen.started_at) or time.time())
+        if all(one.started_at for one in seen):
+            self._jobs.started(number, _began(seen))
         self._jobs.changed.set()
 
-    def _stop_task(self, job: Job) -> None:
-        self._runtime.stop(job.task)
+    def _cannot_start(self, job: Job, end: End) -> None:
+        self._stop_tasks(job.id)
+        self._finish(job, end)
+
+    def _stop_tasks(self, number: int) -> None:
+        tasks = [one.task for one in self._jobs.get(number).members]
+        with ThreadPoolExecutor(len(tasks)) as beside:
+            list(beside.map(self._runtime.stop, tasks))
         self._jobs.changed.set()
 
-    def _beside(self, job: Job, work: Callable[[Job], None]) -> None:
+    def _beside(self, job: int, work: Callable[[int], None]) -> None:
         with self._lock:
-            if job.id in self._busy:
+            if job in self._busy:
                 return
-            self._busy.add(job.id)
+            self._busy.add(job)
         self._pool.submit(self._work, job, work)
 
-    def _work(self, job: Job, work: Callable[[Job], None]) -> None:
+    def _work(self, job: int, work: Callable[[int], None]) -> None:
         try:
             work(job)
         except Exception:
-            print(f"{job.task}: {traceback.format_exc()}", file=sys.stderr, flush=True)
+            print(f"job-{job}: {traceback.format_exc()}", file=sys.stderr, flush=True)
         finally:
             with self._lock:
-                self._busy.discard(job.id)
+                self._busy.discard(job)
 
     def _is_busy(self, job: int) -> bool:
         with self._lock:
             return job in self._busy
 
 
-def _has_run(job: Job, seen: Seen) -> bool:
-    """Whether the attempt that the job is at has been run, as far as the runtime knows: its attempts are counted as the
-    job's are. One of which not so much as a start is known was interrupted on its way, with whoever started it."""
-    if seen.state == TaskState.absent or seen.attempt < job.attempt:
-        return False
-    return seen.started_at is not None or not (seen.reason or "").startswith("cannot-start")
+def _began(seen: Sequence[Seen]) -> float:
+    """When the first of them began, in seconds since the epoch."""
+    return seconds(span(seen)[0]) or time.time()
 
 
 def _waiting(row: RowMapping) -> Waiting:
-    need = Need(row["cpus"], row["memory_bytes"], row["gpus"], row["gpu_fraction"])
+    each = Need(row["cpus"], row["memory_bytes"], row["gpus"], row["gpu_fraction"])
     since = max(row["submitted_at"], row["not_before"])
-    return Waiting(row["id"], row["owner"], (need,), row["priority"], since)
+    return Waiting(row["id"], row["owner"], needs(row["strategy"], row["workers"], each), row["priority"], since)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import errno
 import pwd
+import random
 import socket
+from itertools import islice
 from pathlib import Path
 
 import psutil
 
+from ailab.errors import Conflict
+from ailab.i18n import _
+
 _LISTEN = "0A"
+# Above what services are usually found at.
+_FIRST = 20_000
+_EPHEMERAL = 32_768
 
 
 def is_free(address: str, port: int) -> bool:
@@ -30,6 +38,21 @@ def is_free(address: str, port: int) -> bool:
 def free_port(address: str, after: int) -> int:
     """The first port above `after` that is free; `after` itself where there is none."""
     return next((port for port in range(after + 1, min(after + 200, 65536)) if is_free(address, port)), after)
+
+
+def free_ports(address: str, count: int) -> list[int]:
+    """That many different ports which nobody listens on now, below those that the system gives out by itself (ip(7),
+    ip_local_port_range): so nobody gets one by chance before who is told of it listens there."""
+    try:
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        end = _EPHEMERAL
+    candidates = range(_FIRST, end) if end - _FIRST > 100 * count else range(_FIRST, 65536)
+    chosen = random.sample(candidates, len(candidates))
+    found = list(islice((port for port in chosen if is_free(address, port)), count))
+    if len(found) < count:
+        raise Conflict(_("There are not {count} free ports.").format(count=count))
+    return found
 
 
 def holder_pid(port: int) -> int | None:

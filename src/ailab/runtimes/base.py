@@ -83,7 +83,8 @@ class TaskSpec(Stored):
     is kept). `cpus` (a count), `memory_bytes`, `shm_bytes` (of /dev/shm) and `pids` (processes and threads) are limits;
     0 is the runtime's own default. `gpus` are the numbers or ids of the GPUs that the task may use, as the driver names
     them; None leaves it to the runtime. `image` and `mounts` are for runtimes that can `images`. `restart` is for who
-    keeps tasks running: whether one that has ended is to be started again.
+    keeps tasks running: whether one that has ended is to be started again. `attempt` is for who counts the starts: one
+    that has had it is not started again; 0 is one more than the last. Tasks of one `gang` reach each other (`Site`).
     """
 
     id: str
@@ -103,6 +104,8 @@ class TaskSpec(Stored):
     gpus: tuple[str, ...] | None = None
     image: str = ""
     mounts: tuple[Mount, ...] = ()
+    gang: str = ""
+    attempt: int = 0
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -160,12 +163,14 @@ class Site:
     """Where a task stands: what is where for it, which need not be where it is for us.
 
     `python` is one that has ailab; `lab` are the lab's files as the task sees them; it has to `listen` on that address
-    for `Runtime.connect` to lead to it.
+    for `Runtime.connect` to lead to it. `peers` is the host at which the others of its gang reach it, with {task} in the
+    place of its id: at every port on which it listens on all addresses.
     """
 
     python: str
     lab: LabPaths
     listen: str
+    peers: str
     capabilities: frozenset[Capability] = frozenset()
 
 
@@ -181,9 +186,9 @@ class Runtime(ABC):
 
     @abstractmethod
     def start(self, spec: TaskSpec) -> Seen:
-        """Start a task. One that runs is returned as it is, whatever its spec; one that has ended is started again as
-        its next attempt. A command that cannot be run is not an error here: the task is `exited` with status 126 or
-        127 and a reason."""
+        """Start a task. One that runs is returned as it is, whatever its spec, and so is one that has had the spec's
+        `attempt`; else one that has ended is started again, as that or its next attempt. A command that cannot be run
+        is not an error here: the task is `exited` with status 126 or 127 and a reason."""
 
     @abstractmethod
     def poll(self, task_id: str) -> Seen:

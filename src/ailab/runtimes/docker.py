@@ -71,14 +71,14 @@ class DockerRuntime(Runtime):
     def site(self, kind: str, lab: LabPaths) -> Site:
         python = MachinePaths(IMAGE_HOME).control / "current/bin/python"
         # What listens on a container's loopback is reached by nobody; on its network there is nobody else.
-        return Site(str(python), LabPaths(IMAGE_LAB), "0.0.0.0", self.capabilities)  # noqa: S104
+        return Site(str(python), LabPaths(IMAGE_LAB), "0.0.0.0", "{task}", self.capabilities)  # noqa: S104
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.locked(folder / "starting"):
             before = _known(self._look(spec.id, starting=False))
-            if before.state == TaskState.running:
+            if before.state == TaskState.running or task_files.has_had(before, spec):
                 return before
             client = self._client()
             with engine.told():
@@ -86,7 +86,8 @@ class DockerRuntime(Runtime):
             published = (task_files.read_kept(folder) or {}).get("published", {})
             for name in ("child.json", "exit.json", "stopping", "unanswered"):
                 (folder / name).unlink(missing_ok=True)
-            kept = {"spec": spec.to_json(), "attempt": before.attempt + 1, "runtime": self.name, "published": published}
+            attempt = spec.attempt or before.attempt + 1
+            kept = {"spec": spec.to_json(), "attempt": attempt, "runtime": self.name, "published": published}
             kept["before"] = before.reason
             task_files.write_kept(folder, kept)
             try:

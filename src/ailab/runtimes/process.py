@@ -46,19 +46,19 @@ class ProcessRuntime(Runtime):
         return task_files.folder_of(self._folder, task_id)
 
     def site(self, kind: str, lab: LabPaths) -> Site:
-        return Site(sys.executable, lab, "127.0.0.1", self.capabilities)
+        return Site(sys.executable, lab, "127.0.0.1", "127.0.0.1", self.capabilities)
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.locked(folder / "starting"):
             seen = self.poll(spec.id)
-            if seen.state == TaskState.running:
+            if seen.state == TaskState.running or task_files.has_had(seen, spec):
                 return seen
             self._end_marked(folder)
             for name in ("child.json", "exit.json", "grace"):
                 (folder / name).unlink(missing_ok=True)
-            kept = {"spec": _told_of_quota(spec).to_json(), "attempt": seen.attempt + 1}
+            kept = {"spec": _told_of_quota(spec).to_json(), "attempt": spec.attempt or seen.attempt + 1}
             kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
             task_files.write_kept(folder, kept)
             # Looking at those that have ended lets the system forget them.

@@ -57,3 +57,9 @@ def write_end(folder: Path, seen: Seen) -> Seen:
     with contextlib.suppress(OSError):
         files.replace(folder / "exit.json", json.dumps(end), mode=0o600)
     return seen
+
+
+def has_had(seen: Seen, spec: TaskSpec) -> bool:
+    """Whether a task that does not run has had the attempt that it is to be started as. Of one that never began only
+    the wish is known: who started it was interrupted."""
+    return 0 < spec.attempt <= seen.attempt and seen.started_at is not None

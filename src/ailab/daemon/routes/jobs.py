@@ -18,7 +18,7 @@ from ailab.jobs.differences import diff
 from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
-from ailab.working import refuse_impossible
+from ailab.working import refuse_impossible, refuse_strategy
 
 router = APIRouter(tags=["jobs"])
 
@@ -49,23 +49,24 @@ def submit(request: Request, submission: Submission) -> dict[str, Any]:
 def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
     """Queue what `owner` wishes; as `submit` answers."""
     refuse_impossible(parts.lab.paths, wish.cwd, tuple(wish.command))
+    refuse_strategy(parts.lab, wish)
     capacity = parts.worker.capacity
     # What workspaces hold they may hold for days: who asks for nothing is not to wait for that.
     held = sum(lease.cpus for lease, _since in parts.jobs.leases() if not lease.task.startswith("job-"))
-    cpus = default_cpus(wish.gpus, max(1, capacity.cpus - held), len(capacity.gpus))
+    cpus = default_cpus(wish.gpus, max(1, capacity.cpus - held), len(capacity.gpus), wish.workers)
     wanted = wish.requests(cpus=cpus)
     one = wanted[0]
-    refuse_never(capacity, Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction))
+    refuse_never(capacity, *(Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction),) * one.workers)
     if wish.every:
         return {"schedule": schedules.add(parts.lab.store, wish, owner=owner, cpus=cpus), "jobs": []}
     ids = parts.jobs.submit(wanted, owner=owner, actor=owner)
     return {"schedule": None, "jobs": ids}
 
 
-def default_cpus(gpus: int, of: int, of_gpus: int) -> int:
-    """The CPUs of a job that asks for none: `of` those, what goes with its GPUs, so that the other GPUs find some, too;
-    all of them where it has no GPU, for it is to be as quick as without a queue."""
-    return max(1, of * gpus // of_gpus) if gpus and of_gpus else of
+def default_cpus(gpus: int, of: int, of_gpus: int, workers: int) -> int:
+    """The CPUs of each worker of a job that asks for none: `of` those, what goes with its GPUs, so that the other GPUs
+    find some, too; where it has no GPU all of them, for the job is to be as quick as without a queue."""
+    return max(1, of * gpus // of_gpus if gpus and of_gpus else of // workers)
 
 
 @router.get("/jobs")
