@@ -144,6 +144,34 @@ def test_an_ended_task_starts_again_as_its_next_attempt(runtime: Runtime, spec: 
     assert list(runtime.logs("one", tail=1)) == ["ran"]
 
 
+def test_an_attempt_that_the_caller_counts_is_run_once(runtime: Runtime, spec: Specs) -> None:
+    runtime.start(spec("print('ran')", attempt=3))
+    assert until(runtime, TaskState.exited).attempt == 3
+    assert runtime.start(spec("print('ran')", attempt=3)).state == TaskState.exited
+    assert list(runtime.logs("one")) == ["ran"]
+    runtime.start(spec("print('again')", attempt=5))
+    assert until(runtime, TaskState.exited).attempt == 5 and list(runtime.logs("one")) == ["ran", "again"]
+
+
+def test_a_gang_reaches_each_other(runtime: Runtime, spec: Specs, tmp_path: Path) -> None:
+    """The second listens on all addresses, the first asks it."""
+    place, port = runtime.site("job", LabPaths(tmp_path)).peers, free_port()
+    listens = f"import socket; s = socket.create_server(('', {port})); c, _ = s.accept(); c.sendall(b'hello')"
+    asks = f"""
+import socket, time
+for _try in range(100):
+    try:
+        print(socket.create_connection(({place.format(task="gang-1")!r}, {port}), 5).recv(10).decode(), flush=True)
+        break
+    except OSError:
+        time.sleep(0.1)
+"""
+    runtime.start(spec(asks, id="gang-0", gang="gang", attempt=1))
+    runtime.start(spec(listens, id="gang-1", gang="gang", attempt=1))
+    until(runtime, TaskState.exited, "gang-0")
+    assert list(runtime.logs("gang-0")) == ["hello"]
+
+
 def test_a_signal_is_told_as_128_and_its_number(runtime: Runtime, spec: Specs) -> None:
     runtime.start(spec("import os; os.kill(os.getpid(), 9)"))
     assert until(runtime, TaskState.exited).exit_status == 137

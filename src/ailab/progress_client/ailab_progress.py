@@ -261,7 +261,8 @@ def _keras() -> Any:
 def save(model: Any, epoch: int) -> None:
     """Write a checkpoint of a Keras model after `epoch` epochs, in one step that a kill does not tear: weights,
     optimizer, learning rate, and the states of Python's, NumPy's and the layers' random numbers. The last two are kept.
-    A full disk costs the checkpoint, not the training. Does nothing outside of a job."""
+    A full disk costs the checkpoint, not the training. Does nothing outside of a job. Where several workers train
+    together all of them call it, for some variables can only be read by all at once, and the first one writes."""
     folder = checkpoint_folder()
     if folder is None:
         return
@@ -312,6 +313,8 @@ def _write_checkpoint(folder: Path, model: Any, epoch: int) -> None:
     import numpy
 
     arrays = {name: numpy.asarray(variable.numpy()) for name, variable in _variables(model).items()}
+    if os.environ.get("AILAB_WORKER", "0") != "0":
+        return
     kind, key, *rest = numpy.random.get_state()
     described = {"epoch": epoch, "python": random.getstate(), "numpy": [kind, key.tolist(), *rest]}
     arrays["described"] = numpy.frombuffer(json.dumps(described).encode(), dtype=numpy.uint8)

@@ -163,7 +163,7 @@ class Site:
     """Where a task stands: what is where for it, which need not be where it is for us.
 
     `python` is one that has ailab; `lab` are the lab's files as the task sees them; it has to `listen` on that address
-    for `Runtime.connect` to lead to it. `peers` is the host at which the others of its gang reach it, with {task} in the
+    for `Runtime.connect` to lead to it. `peers` is the host at which the others of its gang reach it, {task} in the
     place of its id: at every port on which it listens on all addresses.
     """
 

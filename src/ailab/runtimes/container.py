@@ -23,6 +23,8 @@ _TEMPORARY = {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}  # noqa: S108  in the co
 CLOSED: dict[str, Any] = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 # The label of a container that runs a task: the task's id.
 TASK_LABEL = "org.ailab.task"
+# The label of what belongs to a gang: its name.
+GANG_LABEL = "org.ailab.gang"
 # Who a container runs as where that would be root: nobody.
 _NOBODY = "65534:65534"
 
@@ -88,6 +90,10 @@ def make(
         labels=labels,
         hostname=spec.name[:63],
         host_config=host,
+        # By its id the others of its gang find it.
+        networking_config=client.api.create_networking_config(
+            {network: client.api.create_endpoint_config(aliases=[spec.id])}
+        ),
     )
     return str(made["Id"])
 

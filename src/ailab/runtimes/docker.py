@@ -68,6 +68,9 @@ class DockerRuntime(Runtime):
     def _labels(self, task_id: str) -> dict[str, str]:
         return {container.TASK_LABEL: task_id, "org.ailab.tasks": self._whose}
 
+    def _gang_labels(self, gang: str) -> dict[str, str]:
+        return {container.GANG_LABEL: gang, "org.ailab.tasks": self._whose}
+
     def site(self, kind: str, lab: LabPaths) -> Site:
         python = MachinePaths(IMAGE_HOME).control / "current/bin/python"
         # What listens on a container's loopback is reached by nobody; on its network there is nobody else.
@@ -101,12 +104,13 @@ class DockerRuntime(Runtime):
         from docker.errors import APIError
 
         name, labels = self._name(spec.id), self._labels(spec.id)
-        labels |= {"org.ailab.attempt": str(kept["attempt"])}
+        gang = self._gang_labels(spec.gang)
+        labels |= {"org.ailab.attempt": str(kept["attempt"]), **gang}
         with engine.told():
             wishes: list[dict[str, int]] = [kept["published"], {}]
             for published in wishes:
                 try:
-                    network = networks.make(client, name, labels)
+                    network = networks.of_gang(client, name, gang) if spec.gang else networks.make(client, name, labels)
                     made = container.make(client, spec, name=name, labels=labels, network=network, published=published)
                     client.api.start(made)
                     break
@@ -242,6 +246,9 @@ class DockerRuntime(Runtime):
             with contextlib.suppress(APIError):  # another removes it at this moment
                 client.api.remove_container(one["Id"], v=True, force=True)
         networks.remove_all(client, labels)
+        known = self.spec(task_id)
+        if known is not None and known.gang:
+            networks.remove_unused(client, self._gang_labels(known.gang))
 
     def spec(self, task_id: str) -> TaskSpec | None:
         return task_files.read_spec(self._of(task_id))

@@ -1,4 +1,4 @@
-"""A network for each container: one that no other container is on, in a range of addresses that nothing here uses."""
+"""A network for each container, or for a gang: nobody else is on it, in a range of addresses that nothing here uses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _POOLS = tuple(ipaddress.IPv4Network(f"10.{second}.0.0/16") for second in (233, 
 )
 # Eight addresses: the network's, the bridge's, the container's, the broadcast's, and some to spare.
 _PREFIX = 29
+# The same for 509 containers: the largest gang is smaller.
+_GANG_PREFIX = 23
 _TRIES = 50
 
 
-def make(client: DockerClient, name: str, labels: dict[str, str]) -> str:
+def make(client: DockerClient, name: str, labels: dict[str, str], prefix: int = _PREFIX) -> str:
     """A bridge of its own for one container; returns its id.
 
     Two bridges cannot reach each other: the engine drops what would pass (its DOCKER-ISOLATION chains), as it does what
@@ -34,7 +36,7 @@ def make(client: DockerClient, name: str, labels: dict[str, str]) -> str:
     from docker.types import IPAMConfig, IPAMPool
 
     taken = [*_routed(), *_of_engine(client)]
-    free = _free(taken)
+    free = _free(taken, prefix)
     for _try in range(_TRIES):
         subnet = next(free, None)
         if subnet is None:
@@ -52,11 +54,17 @@ def make(client: DockerClient, name: str, labels: dict[str, str]) -> str:
     )
 
 
-def _free(taken: list[ipaddress.IPv4Network]) -> Iterator[ipaddress.IPv4Network]:
+def of_gang(client: DockerClient, name: str, labels: dict[str, str]) -> str:
+    """The bridge that the containers of a gang have together, made by the first of them; returns its id."""
+    found = client.api.networks(filters=_with(labels))
+    return str(found[0]["Id"]) if found else make(client, name, labels, _GANG_PREFIX)
+
+
+def _free(taken: list[ipaddress.IPv4Network], prefix: int) -> Iterator[ipaddress.IPv4Network]:
     for pool in _POOLS:
         # The least that can be in the way is looked at: thousands of ranges are compared with it.
         near = [network for network in taken if network.overlaps(pool)]
-        for subnet in pool.subnets(new_prefix=_PREFIX):
+        for subnet in pool.subnets(new_prefix=prefix):
             if not any(subnet.overlaps(network) for network in near):
                 yield subnet
 
@@ -89,9 +97,18 @@ def remove_all(client: DockerClient, labels: dict[str, str]) -> None:
     """Remove the networks with these labels that nothing is on."""
     from docker.errors import APIError
 
-    wanted: dict[str, Any] = {"label": [f"{name}={value}" for name, value in labels.items()]}
-    for network in client.api.networks(filters=wanted):
+    for network in client.api.networks(filters=_with(labels)):
         try:
             client.api.remove_network(network["Id"])
         except APIError:
             continue  # removed by another, or still in use: then its container's end removes it
+
+
+def remove_unused(client: DockerClient, labels: dict[str, str]) -> None:
+    """Remove the network of a gang of which no container is left."""
+    if not client.api.containers(all=True, filters=_with(labels)):
+        remove_all(client, labels)
+
+
+def _with(labels: dict[str, str]) -> dict[str, Any]:
+    return {"label": [f"{name}={value}" for name, value in labels.items()]}

@@ -25,6 +25,7 @@ from ailab.paths import LabPaths
 from ailab.runtimes import cgroup, kept_log, processes, task_files
 from ailab.runtimes.base import Limits, Runtime, Seen, Site, TaskSpec, TaskState, Usage
 from ailab.runtimes.limits import variables_under
+from ailab.runtimes.pinning import Pins
 from ailab.runtimes.terminal import LocalTerminal, Terminal
 from ailab.waiting import wait_for
 
@@ -41,6 +42,7 @@ class ProcessRuntime(Runtime):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shims: list[subprocess.Popen[bytes]] = []
+        self._pins = Pins(folder)
 
     def _of(self, task_id: str) -> Path:
         return task_files.folder_of(self._folder, task_id)
@@ -60,6 +62,7 @@ class ProcessRuntime(Runtime):
                 (folder / name).unlink(missing_ok=True)
             kept = {"spec": _told_of_quota(spec).to_json(), "attempt": spec.attempt or seen.attempt + 1}
             kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
+            kept |= {"on_cpus": self._pins.choose(spec.id, spec.cpus)}
             task_files.write_kept(folder, kept)
             # Looking at those that have ended lets the system forget them.
             self._shims = [started for started in self._shims if started.poll() is None]

@@ -70,16 +70,15 @@ class Log:
             pass
 
 
-def limit(spec):
+def limit(spec, on_cpus):
     """The task's limits, in the child before it becomes the command. RLIMIT_DATA counts private writable memory."""
     if spec.get("memory_bytes"):
         resource.setrlimit(resource.RLIMIT_DATA, (spec["memory_bytes"], spec["memory_bytes"]))
-    if spec.get("cpus"):
-        allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, allowed[: spec["cpus"]])
+    if on_cpus:
+        os.sched_setaffinity(0, on_cpus)
 
 
-def spawn(spec, token, output):
+def spawn(spec, on_cpus, token, output):
     """Fork the command; returns its pid and the pipe that tells why it could not be run (empty when it could)."""
     libc = ctypes.CDLL(None, use_errno=True)
     shim = os.getpid()
@@ -97,7 +96,7 @@ def spawn(spec, token, output):
         os.dup2(output, 1)
         os.dup2(output, 2)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        limit(spec)
+        limit(spec, on_cpus)
         os.chdir(spec["cwd"])
         environment = {**spec["environment"], "AILAB_TASK": token}
         if spec.get("gpus") is not None:
@@ -123,6 +122,7 @@ class Shim:
         with open(os.path.join(folder, "spec.json"), encoding="utf-8") as source:
             kept = json.load(source)
         self.spec, self.attempt, self.token = kept["spec"], kept["attempt"], kept["token"]
+        self.on_cpus = kept["on_cpus"]
         self.stopping = self.kill_at = None
         self.status = None
 
@@ -139,7 +139,7 @@ class Shim:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         started = now()
-        self.child, why = spawn(self.spec, self.token, writer)
+        self.child, why = spawn(self.spec, self.on_cpus, self.token, writer)
         os.close(writer)
         child = {
             "pid": self.child,
