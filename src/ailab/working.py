@@ -14,6 +14,7 @@ from ailab.access import notebook_command
 from ailab.environments.generations import Generation
 from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
+from ailab.jobs import rendezvous
 from ailab.jobs.code_store import CodeStore, collect
 from ailab.jobs.gangs import Member, Strategy, task_prefix, tasks_among, variables
 from ailab.jobs.progress import CLIENT_FOLDER
@@ -119,6 +120,9 @@ def job_spec(lab: Lab, job: Job, member: Member, lease: Lease, folder: Path, gen
         gang=task_prefix(job.id) if len(job.members) > 1 else "",
         attempt=job.attempt,
     )
+    if request.strategy == Strategy.horovod and member.number == 0:
+        place = f"{site.listen}:{job.ports[0]}"
+        spec = replace(spec, command=rendezvous.program(request.command, python=site.python, place=place))
     if Capability.images not in site.capabilities:
         spec = _as_notebook(spec, job, site, generation.program, _kept_in(job, folder))
         return replace(spec, environment=_environment(lab, site, job, member, generation.program.parent, CLIENT_FOLDER))

@@ -106,14 +106,17 @@ def _tf_config(gang: Sequence[Member], number: int, hosts: Sequence[str]) -> str
 
 
 def _horovod(number: int, hosts: Sequence[str]) -> dict[str, str]:
-    """What `horovodrun --gloo` tells its processes (horovod/runner/gloo_run.py, create_slot_env_vars and
-    create_run_env_vars of Horovod 0.28). All are on one machine, so their ranks there are their ranks. The first one
-    has the place where they meet."""
+    """What `horovodrun --gloo` tells its processes (horovod/runner/gloo_run.py of Horovod 0.28, create_slot_env_vars
+    and create_run_env_vars). Each worker is told that it has a host for itself: it sees no GPUs but its own, so the
+    usual `gpus[hvd.local_rank()]` has to be the first. The place where they meet is beside the first worker."""
     size, (host, _colon, port) = str(len(hosts)), hosts[0].rpartition(":")
-    places = {"RANK": str(number), "SIZE": size, "LOCAL_RANK": str(number), "LOCAL_SIZE": size}
-    places |= {"CROSS_RANK": "0", "CROSS_SIZE": "1", "HOSTNAME": host, "CONTROLLER": "gloo", "CPU_OPERATIONS": "gloo"}
-    places |= {"GLOO_RENDEZVOUS_ADDR": host, "GLOO_RENDEZVOUS_PORT": port, "GLOO_TIMEOUT_SECONDS": "60"}
-    return {f"HOROVOD_{name}": value for name, value in places.items()}
+    found = {"RANK": str(number), "SIZE": size, "LOCAL_RANK": "0", "LOCAL_SIZE": "1"}
+    found |= {"CROSS_RANK": str(number), "CROSS_SIZE": size, "HOSTNAME": f"worker-{number}"}
+    found |= {"CONTROLLER": "gloo", "CPU_OPERATIONS": "gloo", "GLOO_TIMEOUT_SECONDS": "120"}
+    found |= {"GLOO_RENDEZVOUS_ADDR": host, "GLOO_RENDEZVOUS_PORT": port}
+    if host == "127.0.0.1":
+        found |= {"GLOO_IFACE": "lo"}
+    return {f"HOROVOD_{name}": value for name, value in found.items()}
 
 
 def of_attempt(seen: Seen, attempt: int) -> Seen:

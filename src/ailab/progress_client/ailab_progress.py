@@ -218,7 +218,9 @@ def keras(checkpoint: bool = False) -> Any:
         def _tell(self, logs: Any) -> None:
             params = self.params or {}
             steps = params.get("steps") or self._steps
-            _reporter.report((self._epoch, params.get("epochs"), self._step, steps), dict(logs or {}))
+            # Within an epoch of a parameter server's training they are on some worker, and not to be had yet.
+            numbers = dict(logs) if isinstance(logs, dict) else {}
+            _reporter.report((self._epoch, params.get("epochs"), self._step, steps), numbers)
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self._epoch, self._step = epoch + 1, 0
