@@ -53,9 +53,11 @@ def main():
     if resolver.task_type == "chief":
         train(resolver, chosen.epochs, chosen.pictures)
     else:
+        # With one CPU, and so one thread, a worker would wait for itself.
+        config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=4)
+        place = resolver.task_type, resolver.task_id
         # Serves until ailab ends it, which it does when the chief is done.
-        address = resolver.cluster_spec()
-        tf.distribute.Server(address, resolver.task_type, resolver.task_id, protocol="grpc").join()
+        tf.distribute.Server(resolver.cluster_spec(), *place, protocol="grpc", config=config).join()
 
 
 if __name__ == "__main__":
