@@ -23,7 +23,9 @@ def run(
     ] = None,
     name: Annotated[str, typer.Option(help=_("What the job is called."))] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help=_("Show its output until it ends."))] = False,
-    workers: Annotated[int, typer.Option(help=_("How many train together; what follows is for each."), min=1)] = 1,
+    workers: Annotated[
+        int, typer.Option(help=_("How many train together; CPUs, memory and GPUs are each one's."), min=1)
+    ] = 1,
     strategy: Annotated[
         str, typer.Option(metavar="HOW", help=_("How they do: mirrored, multiworker, ps or horovod."))
     ] = "",

@@ -93,7 +93,7 @@ class JobWish(BaseModel):
     command: list[str] = Field(min_length=1, description="The words of the command.")
     cwd: str = Field("", description="The folder in which it runs; empty: that of job.toml, or where you are.")
     name: str = Field("", max_length=100, description="What the job is called; empty: after its command.")
-    workers: int = Field(1, ge=1, le=256, description="How many train together; all below is what each one gets.")
+    workers: int = Field(1, ge=1, le=256, description="How many train together; CPUs, memory and GPUs are each one's.")
     strategy: Strategy | None = Field(
         None, validate_default=True, description="How they do: mirrored, multiworker, ps or horovod."
     )

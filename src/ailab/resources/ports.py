@@ -51,7 +51,9 @@ def free_ports(address: str, count: int) -> list[int]:
     chosen = random.sample(candidates, len(candidates))
     found = list(islice((port for port in chosen if is_free(address, port)), count))
     if len(found) < count:
-        raise Conflict(_("There are not {count} free ports.").format(count=count))
+        raise Conflict(
+            _("There are not {count} free ports.").format(count=count), remedy=_("See who has them: ss -ltnp")
+        )
     return found
 
 
