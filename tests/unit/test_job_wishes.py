@@ -46,7 +46,17 @@ def test_arrays() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"cpu": 1}, {"cpus": -1}, {"command": []}, {"memory": "much"}, {"env": {"A B": "1"}}, {"gpu_fraction": 1.5}],
+    [
+        {"cpu": 1},
+        {"cpus": -1},
+        {"command": []},
+        {"memory": "much"},
+        {"env": {"A B": "1"}},
+        {"gpu_fraction": 1.5},
+        {"workers": 2},
+        {"workers": 0},
+        {"strategy": "together"},
+    ],
 )
 def test_a_wish_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -59,3 +69,12 @@ def test_a_wish_that_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
 )
 def test_a_job_is_called_by_its_script(command: list[str], title: str) -> None:
     assert JobWish(command=command).title() == title
+
+
+def test_workers_say_how_they_train_together() -> None:
+    (one,) = JobWish.model_validate({"command": ["true"], "workers": 3, "strategy": "ps"}).requests(cpus=2)
+    assert (one.workers, one.strategy, one.cpus) == (3, "ps", 2)
+    (lone,) = JobWish.model_validate({"command": ["true"]}).requests(cpus=2)
+    assert (lone.workers, lone.strategy) == (1, "")
+    with pytest.raises(ValidationError, match="mirrored, multiworker, ps, horovod"):
+        JobWish.model_validate({"command": ["true"], "workers": 2})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -47,6 +48,24 @@ def until(runtime: ProcessRuntime, state: TaskState) -> Seen:
         return seen if seen.state == state else None
 
     return wait_for(reached, timeout=15, what=f"the task to be {state}")
+
+
+def test_tasks_with_a_limit_of_cpus_do_not_share_one(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Whoever has started the other: a daemon, and the one after it."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one CPU")
+    own = "import os, time; print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(600)"
+    later = ProcessRuntime(tmp_path / "tasks")
+    for number, starter in enumerate((runtime, later)):
+        starter.start(replace(spec(own), id=f"limited-{number}", cpus=1))
+    said = [
+        wait_for(lambda task=task: list(runtime.logs(task)), timeout=15, what="its CPUs")
+        for task in ("limited-0", "limited-1")
+    ]
+    assert said[0] != said[1]
+    runtime.stop("limited-0", grace=0)
+    later.start(replace(spec(own), id="limited-2", cpus=1))
+    assert wait_for(lambda: list(runtime.logs("limited-2")), timeout=15, what="its CPU") == said[0]
 
 
 def gone(pid: int) -> bool:

@@ -43,7 +43,8 @@ class Pins:
             kept = {one: task_files.read_kept(self._tasks / one) or {} for one in running}
             return {one: (known.get("on_cpus", []), 0.0) for one, known in kept.items()}
         young = time.monotonic() - _STARTING_SECONDS
-        return {one: known for one, known in self._given.items() if known[1] > young or self._runs(one)}
+        return {one: known for one, known in self._given.items() if self._runs(one, starting=known[1] > young)}
 
-    def _runs(self, task_id: str) -> bool:
-        return files.is_locked(self._tasks / task_id / "lock")
+    def _runs(self, task_id: str, *, starting: bool = False) -> bool:
+        folder = self._tasks / task_id
+        return files.is_locked(folder / "lock") or (starting and not (folder / "exit.json").exists())
