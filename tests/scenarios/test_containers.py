@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
 from engines import needs_engine
+from job_lines import ended
 
 from ailab import engine
 from ailab.access import hub_client, kernel_client
@@ -197,3 +198,38 @@ def test_a_job_from_elsewhere_runs_on_its_snapshot(lab: CommandLine, up: Any) ->
         (folder / "hello.py").write_text("import os; print('hello', os.getcwd())")
         done = lab.run("run", "--follow", "--cwd", str(folder), "--cpus", "1", "--", "python", "hello.py", timeout=120)
     assert done.stdout.split()[0] == "hello" and len(done.stdout.splitlines()) == 1
+
+
+MEET = """
+import json, os, socket, time
+told = json.loads(os.environ["TF_CONFIG"])
+place, port = told["cluster"]["worker"][1].split(":")
+if told["task"]["index"] == 1:
+    listening = socket.create_server(("", int(port)))
+    listening.accept()[0].sendall(b"hello from " + place.encode())
+else:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            print(socket.create_connection((place, int(port)), 5).recv(100).decode())
+            break
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+open(os.path.join(os.environ["AILAB_CHECKPOINTS"], os.environ["AILAB_WORKER"]), "w").close()
+"""
+
+
+def test_the_workers_of_a_job_meet_in_containers(lab: CommandLine, up: Any) -> None:
+    lab.run("up", timeout=UP_SECONDS)
+    hub_client.hub_call(lab.paths, "DELETE", "/users/neighbour/server")
+    words = ("--workers", "2", "--strategy", "multiworker", "--cpus", "1", "--memory", "300m")
+    done = lab.run("run", "--json", *words, "--cwd", str(lab.lab / "notebooks"), "--", "python", "-c", MEET)
+    (job,) = json.loads(done.stdout)["jobs"]
+    seen = ended(lab, job)
+    said = lab.run("logs", str(job)).stdout
+    assert seen["state"] == "done", f"{seen['note']}\n{said}"
+    assert f"[0] hello from job-{job}-1" in said
+    assert sorted(one.name for one in (lab.paths.jobs / str(job) / "checkpoints").iterdir()) == ["0", "1"]
+    assert not [one for one in engine.connect().api.networks() if f"job-{job}-" in one["Name"]]
