@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ailab import files
-from ailab.environments import cuda, installed
+from ailab.environments import builds, cuda, installed
 from ailab.environments.halves import COMPLETE as _COMPLETE
 from ailab.environments.halves import remove_halves
 from ailab.environments.interpreters import Interpreter
@@ -293,7 +293,10 @@ def _install(
     with_cuda = cuda.is_among(stack, {package.name for package in lock.packages})
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
     python = folder / "bin" / "python"
-    uv.sync(python, requirements, on_line=Downloads(tell).read, needed_mb=needed, keep_open=[held])
+    told = Downloads(tell).read
+    with files.work_folder(uv.machine.work) as work:
+        config = builds.settings(stack, lock, work / "uv.toml")
+        uv.sync(python, requirements, on_line=told, needed_mb=needed, keep_open=[held], config=config)
     _bound(folder, stack, lock, uv.machine.cache / "cuda")
 
 

@@ -72,9 +72,10 @@ class Uv:
         on_line: Callable[[str], None] | None = None,
         needed_mb: int = _USUAL_MB,
         keep_open: Sequence[int] = (),
+        config: Path | None = None,
     ) -> None:
         """Make the environment of `python` what a requirements file with hashes names, and nothing else: from the
-        machine's own wheels where a bundle has brought them all, else from the index."""
+        machine's own wheels where a bundle has brought them all, else from the index. `config` as in `run`."""
         words: tuple[str | Path, ...] = ("pip", "sync", "--python", python, "--require-hashes", *options, requirements)
         wheels = self.machine.wheels
         if next(wheels.glob("*.whl"), None) is not None:
@@ -86,7 +87,7 @@ class Uv:
                 raise
             except AilabError:
                 pass  # They do not have all of it.
-        self.run(*words, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open)
+        self.run(*words, on_line=on_line, needed_mb=needed_mb, keep_open=keep_open, config=config)
 
     def run(
         self,
@@ -96,13 +97,18 @@ class Uv:
         needed_mb: int = _USUAL_MB,
         keep_open: Sequence[int] = (),
         source: str = "",
+        config: Path | None = None,
     ) -> str:
         """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full, `source` where the
-        packages come from when it is not the index; `keep_open` as in `command.run`."""
+        packages come from when it is not the index, `config` uv's settings; `keep_open` as in `command.run`."""
+        variables = self.environment()
+        if config is not None:
+            del variables["UV_NO_CONFIG"]
+            variables["UV_CONFIG_FILE"] = str(config)
         try:
             argv = [self.program, *words]
             return command.run(
-                argv, timeout=INSTALL_SECONDS, env=self.environment(), cwd=cwd, on_line=on_line, keep_open=keep_open
+                argv, timeout=INSTALL_SECONDS, env=variables, cwd=cwd, on_line=on_line, keep_open=keep_open
             ).stdout
         except command.CommandFailed as error:
             source = source or self.index or "PyPI"

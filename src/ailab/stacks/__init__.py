@@ -12,6 +12,7 @@ from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.settings_file import SettingsError, line_of, parse_as, read_text
 from ailab.stacks.schema import Bound as Bound
+from ailab.stacks.schema import Build as Build
 from ailab.stacks.schema import Cuda as Cuda
 from ailab.stacks.schema import StackFile
 

@@ -44,6 +44,10 @@ def _pin(text: str) -> str:
     return _matching(r"[\w.-]+==[\w.+!]+", text, _('Write one version exactly: "nvidia-cudnn-cu12==8.9.4.25".'))
 
 
+def _variable(text: str) -> str:
+    return _matching(r"[A-Z_][A-Z0-9_]*", text, _('Write the name of a variable: "HOROVOD_WITH_GLOO".'))
+
+
 def _package(text: str) -> str:
     """A package by name: one with an address could be in no lock."""
     remedy = _('Write it as pip names it: "numpy", "pandas<3".')
@@ -96,6 +100,16 @@ class Cuda(_Strict):
     aliases: dict[Library, Library] = {}
 
 
+class Build(_Strict):
+    """A package without wheels that is built against what is installed beside it, as an extension of the framework.
+
+    `variables` tell its build what is wished for.
+    """
+
+    package: Line
+    variables: dict[Annotated[str, AfterValidator(_variable)], Line] = {}
+
+
 class StackFile(_Strict):
     """What makes a framework version work: which Pythons (best first), packages, bounds, and how to prove it.
 
@@ -111,4 +125,5 @@ class StackFile(_Strict):
     proof: Line
     packages: Annotated[list[Annotated[str, AfterValidator(_package)]], Field(min_length=1)]
     bounds: list[Bound] = []
+    builds: list[Build] = []
     cuda: Cuda | None = None
