@@ -14,6 +14,7 @@ import pytest
 from conftest import CHECKOUT, CommandLine
 from job_lines import END_SECONDS, ended, submitted
 
+from ailab.runtimes.process import ProcessRuntime
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.tensorflow]
@@ -74,8 +75,9 @@ def test_a_worker_that_is_killed_takes_all_along_and_all_go_on(tensorflow: Comma
     job = submit(tensorflow, folder, "multiworker", "--retries", "1", epochs=6)
     checkpoints = tensorflow.paths.jobs / str(job) / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("epoch-000002*")), timeout=END_SECONDS, what="a checkpoint", last=0.02)
-    pids = {task["pid"]: task for task in [tensorflow_task(tensorflow, job, 1)]}
-    os.kill(*pids, signal.SIGKILL)
+    pid = ProcessRuntime(tensorflow.paths.tasks).poll(f"job-{job}-1").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
     seen, said = done(tensorflow, job)
     assert seen["attempt"] == 2 and seen["failures"] == 1
     went_on = re.findall(r"^\[(\d)\] goes on after epoch (\d)$", said, re.MULTILINE)
@@ -86,7 +88,18 @@ def test_a_worker_that_is_killed_takes_all_along_and_all_go_on(tensorflow: Comma
     assert "worker 1" in str([one for one in events if one["subject"] == f"job-{job}" and one["after"] == "queued"])
 
 
-def tensorflow_task(lab: CommandLine, job: int, member: int) -> Any:
-    from ailab.runtimes.process import ProcessRuntime
+def test_horovod_that_is_not_there_is_refused_at_once(tensorflow: CommandLine, folder: Path) -> None:
+    words = ("--workers", "2", "--strategy", "horovod", "--cwd", str(folder), "--", "python", "train_horovod.py")
+    refused = tensorflow.run("run", *words, check=False)
+    assert refused.returncode == 2 and "ailab env add horovod" in refused.stderr
 
-    return ProcessRuntime(lab.paths.tasks).poll(f"job-{job}-{member}").to_json()
+
+@pytest.mark.skipif("AILAB_CHECK_HOROVOD" not in os.environ, reason="builds for minutes; AILAB_CHECK_HOROVOD=1 does it")
+def test_workers_of_horovod_end_with_equal_weights(tensorflow: CommandLine, folder: Path) -> None:
+    tensorflow.run("env", "add", "horovod", timeout=1800)
+    try:
+        _seen, said = done(tensorflow, submit(tensorflow, folder, "horovod"))
+        weights = re.findall(r"^\[\d\] ranks 2 weights (\w+)$", said, re.MULTILINE)
+        assert len(weights) == 2 and len(set(weights)) == 1, said
+    finally:
+        tensorflow.run("env", "remove", "horovod", timeout=900)
