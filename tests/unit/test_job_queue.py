@@ -12,7 +12,7 @@ from job_worker import CAPACITY
 
 from ailab import events
 from ailab.errors import Conflict, NotFound, UsageError
-from ailab.jobs import ends, schedules
+from ailab.jobs import ends, schedules, worker
 from ailab.jobs.model import After, JobRequest, JobState
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Lease
@@ -50,6 +50,20 @@ def test_a_retry_helps_where_it_can(room: Room, tmp_path: Path, monkeypatch: pyt
     code += "m.write_text('x' * (n + 1)); sys.exit(0 if n == 2 else 1)"
     ended = room.until(room.submit(code, retries=3), JobState.done)
     assert (ended.attempt, ended.failures) == (3, 2)
+
+
+def test_a_clock_that_is_set_back_keeps_no_attempt_waiting(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "PLAN_SECONDS", 0.1)
+    job = room.submit("raise SystemExit(1)", retries=1)
+
+    def failed_once() -> bool:
+        room.worker.step()
+        return room.jobs.get(job).failures == 1
+
+    wait_for(failed_once, timeout=END_SECONDS, what="the first failure")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86400)
+    assert room.until(job, JobState.failed).attempt == 2
 
 
 def test_a_command_that_is_not_there_is_not_tried_again(room: Room) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_a_full_disk_costs_output_not_the_task(tmp_path: Path) -> None:
             lambda: full.poll("one") if full.poll("one").state == TaskState.exited else None, timeout=15, what="the end"
         )
         assert (seen.exit_status, seen.reason) == (4, None)
+        told = re.search(r"^\[The disk was full: (\d+) bytes", "\n".join(full.logs("one")), re.MULTILINE)
+        kept = sum(
+            (small / "one" / name).stat().st_size for name in ("log", "log.1") if (small / "one" / name).exists()
+        )
+        assert told and 0 < 20000 * 101 - int(told[1]) <= kept
         full.stop("one")
     finally:
         subprocess.run(["umount", "-l", small], check=True)

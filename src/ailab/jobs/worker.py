@@ -15,7 +15,7 @@ from sqlalchemy import RowMapping
 
 from ailab.errors import AilabError
 from ailab.i18n import _
-from ailab.jobs.ends import TIMEOUT, end_of, is_retried, pause_before, seconds
+from ailab.jobs.ends import LONGEST_PAUSE, TIMEOUT, end_of, is_retried, pause_before, seconds
 from ailab.jobs.gangs import NOT_BEGUN, OVER, Member, is_over, members, needs, of_attempt, span
 from ailab.jobs.model import ENDED, After, EndReason, JobState
 from ailab.jobs.queue import End, Holding, Job, Jobs
@@ -38,14 +38,19 @@ _LOST = Seen(TaskState.exited, reason=EndReason.lost)
 
 @dataclass(frozen=True)
 class Entry:
-    """A job of the queue: what the scheduler is told of it, its tasks, whether they are to meet, when it may start at
-    the earliest (seconds since the epoch), and after which others."""
+    """A job of the queue: what the scheduler is told of it, its tasks, whether they are to meet, whether it has run
+    before, when it may start at the earliest (seconds since the epoch), and after which others."""
 
     waiting: Waiting
     members: tuple[Member, ...]
     meets: bool
+    again: bool
     not_before: float
     after: tuple[After, ...]
+
+    def is_due(self, now: float) -> bool:
+        """A pause before another attempt that is longer than any of ours is that of a clock that was set back."""
+        return self.not_before <= now or (self.again and self.not_before > now + LONGEST_PAUSE)
 
 
 class Worker:
@@ -91,7 +96,8 @@ class Worker:
             for row in rows:
                 gang = members(row["id"], row["strategy"], row["workers"])
                 waits_for = row["not_before"], after.get(row["id"], ())
-                self._queue[row["id"]] = Entry(_waiting(row), gang, bool(row["strategy"]), *waits_for)
+                what = _waiting(row), gang, bool(row["strategy"]), row["failures"] > 0
+                self._queue[row["id"]] = Entry(*what, *waits_for)
             self._loaded = True
             return True
         now = time.time()
@@ -108,7 +114,9 @@ class Worker:
         """Look at every job that has leases; for how many seconds the youngest has run."""
         youngest = float("inf")
         for job in self._jobs.holding():
-            youngest = min(youngest, time.time() - job.started_at if job.started_at else 0.0)
+            age = time.time() - job.started_at if job.started_at else 0.0
+            # Of one that began in the future, the clock has been set back since.
+            youngest = min(youngest, age if age >= 0 else YOUNG_SECONDS)
             if not self._is_busy(job.id):
                 self._judge(job, [of_attempt(self._runtime.poll(one.task), job.attempt) for one in job.members])
         return youngest
@@ -165,7 +173,7 @@ class Worker:
         """Give leases to those whose turn it is, and start them."""
         now = time.time()
         states = self._jobs.states_of({after.job for entry in self._queue.values() for after in entry.after})
-        due = [entry for entry in list(self._queue.values()) if entry.not_before <= now]
+        due = [entry for entry in list(self._queue.values()) if entry.is_due(now)]
         waiting = [entry.waiting for entry in due if self._is_released(entry, states)]
         if not waiting:
             self.blocked = {}

@@ -63,6 +63,7 @@ class ProcessRuntime(Runtime):
             kept = {"spec": _told_of_quota(spec).to_json(), "attempt": spec.attempt or seen.attempt + 1}
             kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
             kept |= {"on_cpus": self._pins.choose(spec.id, spec.cpus)}
+            kept |= {"dropped": _("[The disk was full: {bytes} bytes of output are missing here.]")}
             task_files.write_kept(folder, kept)
             # Looking at those that have ended lets the system forget them.
             self._shims = [started for started in self._shims if started.poll() is None]

@@ -53,21 +53,37 @@ def reserve(folder):
 
 
 class Log:
-    """The task's output, rotated; a disk that is full costs output, never the task."""
+    """The task's output, rotated; a disk that is full costs output, never the task. `dropped` says, with {bytes}, how
+    much of it that was; it comes where the output goes on."""
 
-    def __init__(self, path, limit):
-        self.path, self.limit = path, limit
+    def __init__(self, path, limit, dropped):
+        self.path, self.limit, self.dropped = path, limit, dropped
+        self.lost = 0
         self.sink = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, data):
+        written = 0
         try:
             if os.fstat(self.sink).st_size + len(data) > self.limit:
                 os.replace(self.path, self.path + ".1")
                 os.close(self.sink)
                 self.sink = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            os.write(self.sink, data)
+            if self.tell_lost():
+                written = os.write(self.sink, data)
         except OSError:
             pass
+        self.lost += len(data) - written
+
+    def tell_lost(self):
+        """Whether nothing is lost that the log does not tell of."""
+        if self.lost:
+            text = "\n" + self.dropped.replace("{bytes}", str(self.lost)) + "\n"
+            try:
+                os.write(self.sink, text.encode())
+            except OSError:
+                return False
+            self.lost = 0
+        return True
 
 
 def limit(spec, on_cpus):
@@ -122,14 +138,14 @@ class Shim:
         with open(os.path.join(folder, "spec.json"), encoding="utf-8") as source:
             kept = json.load(source)
         self.spec, self.attempt, self.token = kept["spec"], kept["attempt"], kept["token"]
-        self.on_cpus = kept["on_cpus"]
+        self.on_cpus, self.dropped = kept["on_cpus"], kept["dropped"]
         self.stopping = self.kill_at = None
         self.status = None
 
     def run(self):
         reserve(self.folder)
         self.remove_stale_sockets()
-        log = Log(os.path.join(self.folder, "log"), self.spec["log_bytes"])
+        log = Log(os.path.join(self.folder, "log"), self.spec["log_bytes"], self.dropped)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         wake_reader, wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -155,6 +171,7 @@ class Shim:
         end = {"attempt": self.attempt, "started_at": started, "ended_at": now(), "exit_status": self.status}
         end["reason"] = f"cannot-start: {reason}" if reason else "stopped" if self.stopping else None
         os.unlink(os.path.join(self.folder, "reserve"))
+        log.tell_lost()
         write(self.folder, "exit.json", end)
 
     def remove_stale_sockets(self):
