@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ailab.jobs import gangs
+from ailab.jobs.gangs import Strategy
 from ailab.jobs.scheduling import HALF_LIFE, PATIENCE, Plan, Start, Waiting, charge, decayed, decide, yields
 from ailab.resources import ledger
 from ailab.resources.ledger import Capacity, Gpu, Lease, Need
@@ -219,11 +222,12 @@ class Lab(RuleBasedStateMachine):
 
     @rule(
         owner=st.sampled_from(["ana", "bo", "che"]),
-        gang=st.lists(needs, min_size=1, max_size=3),
+        gang=st.lists(needs, min_size=1, max_size=3)
+        | st.builds(gangs.needs, st.sampled_from(Strategy), st.integers(1, 3), needs),
         priority=st.integers(-1, 1),
         count=st.integers(1, 4),
     )
-    def submit(self, owner: str, gang: list[Need], priority: int, count: int) -> None:
+    def submit(self, owner: str, gang: Sequence[Need], priority: int, count: int) -> None:
         if ledger.fit_all(self.capacity, [], gang) is not None:
             for _ in range(count):
                 self.serial += 1

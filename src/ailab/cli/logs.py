@@ -39,10 +39,11 @@ def logs(
     if job is None:
         _of_task(lab, which, following=following, tail=tail)
         return
+    waits = "" if tasks_among(lab.runtime.tasks(), job)[member or 0 :] else _state(lab, job, member)
     if following:
         raise typer.Exit(follow(lab, job, tail, member))
-    if not tasks_among(lab.runtime.tasks(), job)[member or 0 :]:
-        _tell_none(lab, job, member)
+    if waits:
+        note(_("Job {id} has no output yet: it is {state}.").format(id=job, state=waits))
     for line in Output(lab.runtime, job, member).lines(tail):
         print(line)
 
@@ -62,8 +63,8 @@ def _of_task(lab: Lab, task: str, *, following: bool, tail: int | None) -> None:
         print(line, flush=following)
 
 
-def _tell_none(lab: Lab, job: int, member: int | None) -> None:
-    """Why there is no output. Raises `NotFound` for a member that the job does not have."""
+def _state(lab: Lab, job: int, member: int | None) -> str:
+    """A job's state, in a word. Raises `NotFound` for a member that the job does not have."""
     from ailab.cli.jobs import word
 
     seen = lab.client.get(f"/api/jobs/{job}")
@@ -72,7 +73,7 @@ def _tell_none(lab: Lab, job: int, member: int | None) -> None:
             _("Job {id} has no worker {number}.").format(id=job, number=member),
             remedy=_("See those it has: ailab jobs show {id}").format(id=job),
         )
-    note(_("Job {id} has no output yet: it is {state}.").format(id=job, state=word(seen["state"])))
+    return word(seen["state"])
 
 
 def follow(lab: Lab, job: int, tail: int | None = None, member: int | None = None) -> int:
