@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 from ailab.resources.ledger import Need
@@ -147,7 +148,11 @@ def telling(strategy: str, asked: str, seen: Sequence[Seen]) -> int:
     stopped = [number for number in bad if seen[number].reason == "stopped" and number not in never_began]
     failed = [number for number in bad if number not in stopped and number not in never_began]
     candidates = (failed or stopped if asked == OVER else stopped or failed) or never_began
-    return min(candidates, key=lambda number: seen[number].ended_at or "")
+    return min(candidates, key=lambda number: _moment(seen[number].ended_at))
+
+
+def _moment(at: str | None) -> float:
+    return datetime.fromisoformat(at).timestamp() if at else 0.0
 
 
 def _is_done(seen: Seen) -> bool:
@@ -158,4 +163,4 @@ def span(seen: Sequence[Seen]) -> tuple[str | None, str | None]:
     """When the first of them began, and the last ended."""
     begun = [one.started_at for one in seen if one.started_at]
     ended = [one.ended_at for one in seen if one.ended_at]
-    return min(begun, default=None), max(ended, default=None)
+    return min(begun, key=_moment, default=None), max(ended, key=_moment, default=None)
