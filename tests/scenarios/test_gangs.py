@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_takes_all_along_and_all_go_on(tensorflow: Comma
 def test_horovod_that_is_not_there_is_refused_at_once(tensorflow: CommandLine, folder: Path) -> None:
     words = ("--workers", "2", "--strategy", "horovod", "--cwd", str(folder), "--", "python", "train_horovod.py")
     refused = tensorflow.run("run", *words, check=False)
-    assert refused.returncode == 2 and "ailab env add horovod" in refused.stderr
+    assert refused.returncode == 2 and "env add horovod" in refused.stderr
 
 
 @pytest.mark.skipif("AILAB_CHECK_HOROVOD" not in os.environ, reason="builds for minutes; AILAB_CHECK_HOROVOD=1 does it")
