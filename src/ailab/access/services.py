@@ -102,6 +102,7 @@ def workspace_spec(
         "JUPYTER_CONFIG_DIR": str(there.state / "jupyter-config"),
         "JUPYTER_RUNTIME_DIR": str(there.run / "kernels"),
         "JUPYTERHUB_ROOT_DIR": str(there.root),
+        "AILAB_PORTAL": str(there.portal_socket),
         "AILAB_LOGS": str(there.logs),
         "AILAB_MODELS": str(there.root / "models"),
         "TF_CPP_MIN_LOG_LEVEL": "2",

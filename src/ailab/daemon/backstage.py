@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from ailab import events
 from ailab.access.notebook_command import asked_for
 from ailab.access.secret_files import secret
-from ailab.daemon.job_views import job_list, lease_view, one_job
+from ailab.asking import notebook_wish, workspace_wish
+from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
-from ailab.daemon.routes.jobs import submitted
+from ailab.daemon.routes.jobs import repeated, submitted
 from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
-from ailab.working import notebook_wish
 
 
 class DaemonBackstage:
@@ -56,6 +56,19 @@ class DaemonBackstage:
 
     def job_output(self, job: int, lines: int) -> list[str]:
         return list(Output(self._parts.lab.runtime, job).lines(lines))
+
+    def job_log(self, job: int, after: int) -> dict[str, Any]:
+        return job_log(self._parts, job, after)
+
+    def find_jobs(self, state: str, owner: str, name: str, limit: int) -> dict[str, Any]:
+        states = [one for one in state.split(",") if one]
+        return job_list(self._parts, self._parts.jobs.find(states=states, owner=owner, name=name, limit=limit))
+
+    def run_job(self, user: str, wish: dict[str, Any]) -> dict[str, Any]:
+        return submitted(self._parts, user, workspace_wish(self._parts.lab, wish))
+
+    def rerun_job(self, job: int, user: str) -> dict[str, Any]:
+        return repeated(self._parts, user, job)
 
     def stop_job(self, job: int, user: str) -> None:
         self._parts.jobs.ask_to_stop(job, user, actor=user)

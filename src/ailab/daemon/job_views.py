@@ -14,6 +14,7 @@ from ailab.jobs.queue import Job
 from ailab.jobs.view import job_json, lease_json
 
 CURVES_SHOWN = 8
+LINES_AT_ONCE = 5000
 
 
 def job_list(parts: Parts, jobs: list[Job]) -> dict[str, Any]:
@@ -31,6 +32,20 @@ def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
         names = list(reported.latest)[:CURVES_SHOWN] if reported is not None else []
         shown["curves"] = {name: _finite(reported.series(name)) for name in names} if reported is not None else {}
     return shown
+
+
+def job_log(parts: Parts, job: int, after: int) -> dict[str, Any]:
+    """The lines of a job's output after the first `after` that are kept: at most `LINES_AT_ONCE` of them, how many
+    there are up to there, and whether there are `more`."""
+    lines: list[str] = []
+    there, more = 0, False
+    for line in parts.lab.runtime.logs(parts.jobs.get(job).task):
+        if more := len(lines) == LINES_AT_ONCE:
+            break
+        there += 1
+        if there > after:
+            lines.append(line)
+    return {"lines": lines, "next": there, "more": more}
 
 
 def progress_file(parts: Parts, job: int) -> Path:

@@ -109,7 +109,7 @@ async def _serve_applications(parts: Parts) -> None:
 
     servers, leaving = [], asyncio.Event()
     for application, path in (
-        (portal_application(parts), parts.lab.paths.run / "portal.sock"),
+        (portal_application(parts), parts.lab.paths.portal_socket),
         (local_api(parts), parts.lab.paths.daemon_socket),
     ):
         config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="none")

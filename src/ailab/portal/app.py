@@ -16,6 +16,7 @@ from ailab.errors import AilabError, Forbidden
 from ailab.i18n import LANGUAGES, _
 from ailab.portal.backstage import Backstage
 from ailab.portal.forward import Forwarder
+from ailab.portal.job_api import add_job_api
 from ailab.portal.job_pages import JobPages
 from ailab.portal.job_routes import add_job_pages, add_notebook_jobs
 from ailab.portal.login import COOKIE, PREFIX, Logins, NotLoggedIn
@@ -106,6 +107,7 @@ def create_portal(backstage: Backstage) -> FastAPI:
 
     add_job_pages(app, JobPages(backstage, pages))
     add_notebook_jobs(app, backstage)
+    add_job_api(app, backstage)
 
     @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=["GET", "POST", "HEAD"], include_in_schema=False)
     async def tool(tool: str, request: Request, user: User) -> Response:
