@@ -62,6 +62,7 @@ STANDALONE = {
     "images/finish_layer.py",
     "progress_client/ailab_progress.py",
     "progress_client/ailab_jobs.py",
+    "progress_client/ailab_magic.py",
 }
 LONGEST_FILE = 400
 

@@ -83,7 +83,9 @@ def test_a_cell_as_a_job_by_its_magic(lab: CommandLine) -> None:
     """Nobody has loaded it: the lab's kernels have it as they start."""
     said = cell(lab, "%%ailab_job --cpus 1 --name of-a-cell --follow\nimport numpy\nprint(numpy.ones(6).sum() * 7)")
     assert said.split() == ["42.0"]
-    said = cell(lab, "job = %ailab_job --cpus 1 --name of-a-line -- python -c 'print(6 * 7)'\nprint(job.wait(60).state)")
+    said = cell(
+        lab, "job = %ailab_job --cpus 1 --name of-a-line -- python -c 'print(6 * 7)'\nprint(job.wait(60).state)"
+    )
     assert said.split() == ["done"]
     with pytest.raises(AilabError) as refused:
         cell(lab, "%%ailab_job --cpu 1\nprint(1)")

@@ -21,7 +21,7 @@ from ailab.stacks import Stack
 # Jupyter's own name for the usual kernel: notebooks from anywhere ask for it, and get the lab's.
 KERNEL_NAME = "python3"
 # What kernels of workspaces and of jobs load as they start, from the PYTHONPATH that they are given.
-EXTENSION = "ailab_jobs"
+EXTENSION = "ailab_magic"
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
 _LOOK_SECONDS = 0.25

@@ -1,4 +1,4 @@
-"""The lab's jobs from Python: `run`, `find`, `get`, and `%ailab_job` in a notebook.
+"""The lab's jobs from Python: `run`, `find`, `get`. In a notebook `%ailab_job` is the same (`ailab_magic`).
 
     import ailab_jobs
     job = ailab_jobs.run("python train.py --epochs 100", gpus=1, memory="8g")
@@ -27,8 +27,6 @@ ANSWER_SECONDS = 60.0
 # Between two looks at a job that runs.
 LOOK_SECONDS = 1.0
 ENDED = ("done", "failed", "stopped")
-# What is longer Linux does not take as one word of a command (execve(2), MAX_ARG_STRLEN).
-LONGEST_CELL = 100_000
 # As the lab places what it refuses, and as what checks it begins what it says.
 _PLACE = re.compile(r"^(?:body\.)?(?:wish\.)?(\w+)(?:\.[\w.\[\]-]+)?: (?:Value error, )?(.*)$", re.DOTALL)
 _CHINESE = {
@@ -48,7 +46,7 @@ _CHINESE = {
 }
 
 
-def _say(sentence: str, **values: Any) -> str:
+def say(sentence: str, **values: Any) -> str:
     """A sentence in the lab's language."""
     chinese = os.environ.get("AILAB_LANGUAGE") == "zh"
     return (_CHINESE[sentence] if chinese else sentence).format(**values)
@@ -119,12 +117,12 @@ class Job:
         while not self.look().has_ended:
             left = LOOK_SECONDS if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                said = _say("Waited {seconds:g} s for job {id}; it goes on.", seconds=timeout, id=self.id)
+                said = say("Waited {seconds:g} s for job {id}; it goes on.", seconds=timeout, id=self.id)
                 raise TimeoutError(said)
             time.sleep(min(LOOK_SECONDS, left))
         if check and self.state != "done":
             note = self.info["note"]
-            raise JobsError(_say("Job {id} ended as {state}. {note}", id=self.id, state=self.state, note=note).strip())
+            raise JobsError(say("Job {id} ended as {state}. {note}", id=self.id, state=self.state, note=note).strip())
         return self
 
     def logs(self, follow: bool = False) -> Iterator[str]:
@@ -260,7 +258,7 @@ class _Daemon:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, http.client.HTTPException):
-            raise JobsError(_say("The lab does not answer."), _say("Start it: ailab up"), "not-running") from None
+            raise JobsError(say("The lab does not answer."), say("Start it: ailab up"), "not-running") from None
         finally:
             connection.close()
         if answer.status >= 400:
@@ -286,13 +284,13 @@ class _Portal(_Daemon):
 
 def _refusal(status: int, data: bytes) -> JobsError:
     if status == 401:
-        message = _say("The lab does not know this workspace any more.")
-        return JobsError(message, _say("Stop it and start it again: File, Hub Control Panel."), "not-logged-in")
+        message = say("The lab does not know this workspace any more.")
+        return JobsError(message, say("Stop it and start it again: File, Hub Control Panel."), "not-logged-in")
     try:
         error = json.loads(data)["error"]
         message, remedy, kind = str(error["message"]), str(error.get("remedy") or ""), str(error["kind"])
     except (ValueError, KeyError, TypeError):
-        return JobsError("{} (HTTP {})".format(_say("The lab does not answer."), status))
+        return JobsError("{} (HTTP {})".format(say("The lab does not answer."), status))
     return JobsError(as_asked(message) if kind == "usage" else message, remedy, kind)
 
 
@@ -310,8 +308,8 @@ def lab() -> Jobs:
     if daemon and user:
         return Jobs(_Daemon(daemon, user))
     raise JobsError(
-        _say("There is no lab here that could be asked."),
-        _say("Ask in a notebook or a terminal of JupyterLab, or type: ailab run"),
+        say("There is no lab here that could be asked."),
+        say("Ask in a notebook or a terminal of JupyterLab, or type: ailab run"),
         "not-found",
     )
 
@@ -339,66 +337,3 @@ def find(state: str = "", owner: str = "", name: str = "", limit: int = 50) -> l
 def get(job: int) -> Job:
     """See `Jobs.get`."""
     return lab().get(job)
-
-
-_FLAGS = ("resume",)
-_LISTS = ("after", "inputs")
-_OTHERS = ("name", "cwd", "cpus", "memory", "gpus", "gpu_fraction", "priority", "retries", "timeout", "grace", "at",
-           "seed")  # fmt: skip
-
-
-def parse(line: str) -> tuple[dict[str, Any], list[str]]:
-    """The options of `ailab run` at the beginning of a line, and the words after them. Raises `JobsError`."""
-    words = shlex.split(line)
-    wish: dict[str, Any] = {}
-    while words and words[0].startswith("-"):
-        word = words.pop(0)
-        if word == "--":
-            break
-        option, equals, value = word.partition("=")
-        key = {"-f": "follow", "--input": "inputs"}.get(option, option.lstrip("-").replace("-", "_"))
-        if key in ("follow", *_FLAGS):
-            wish[key] = True
-            continue
-        if key not in ("env", *_LISTS, *_OTHERS):
-            raise JobsError(_say("A job takes no {option}.", option=option), _say("What it may be: ailab run --help"))
-        if not equals and not words:
-            raise JobsError(_say("{option} needs a value.", option=option))
-        value = value if equals else words.pop(0)
-        if key == "env":
-            variable, _equals, content = value.partition("=")
-            wish.setdefault("env", {})[variable] = content if _equals else os.environ.get(variable, "")
-        elif key in _LISTS:
-            wish.setdefault(key, []).append(value)
-        else:
-            wish[key] = value
-    return wish, words
-
-
-def ailab_job(line: str, cell: str | None = None) -> Job | None:
-    """A command as a job, or the cell: `%ailab_job --gpus 1 python train.py`, `%%ailab_job --gpus 1`, with the options
-    of `ailab run`. The cell is run by itself, as a script: it has nothing of the notebook's variables.
-
-    With `--follow` its output is shown here until it has ended; else the job is returned.
-    """
-    wish, words = parse(line)
-    if cell is not None:
-        if len(cell.encode()) > LONGEST_CELL:
-            raise JobsError(_say("The cell is too long for a job; put it into a file."))
-        wish.setdefault("name", "cell")
-        words = ["python", "-c", cell, *words]
-    if not words:
-        raise JobsError(_say("There is nothing to run."), _say("What it may be: ailab run --help"))
-    follow = wish.pop("follow", False)
-    job = run(words, **wish)
-    if not follow:
-        return job
-    for text in job.logs(follow=True):
-        print(text, flush=True)
-    job.wait(check=True)
-    return None
-
-
-def load_ipython_extension(ipython: Any) -> None:
-    """Called by the lab's kernels as they start."""
-    ipython.register_magic_function(ailab_job, "line_cell", "ailab_job")
