@@ -7,6 +7,7 @@ import time
 import traceback
 
 from ailab.daemon import workspace_leases
+from ailab.daemon.idle_gpus import IdleGpus
 from ailab.daemon.parts import Parts
 from ailab.events import record
 from ailab.jobs import schedules
@@ -22,6 +23,7 @@ class JobLoop(threading.Thread):
     def __init__(self, parts: Parts) -> None:
         super().__init__(name="jobs", daemon=True)
         self._parts = parts
+        self._idle_gpus = IdleGpus(parts)
         self._failed = ""
         self._next_look = 0.0
         self._next_tidying = time.monotonic() + TIDY_SECONDS
@@ -36,6 +38,7 @@ class JobLoop(threading.Thread):
                 if time.monotonic() >= self._next_look:
                     self._next_look = time.monotonic() + IDLE_SECONDS
                     workspace_leases.settle(parts)
+                    self._idle_gpus.look()
                 pause = parts.worker.step()
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS
