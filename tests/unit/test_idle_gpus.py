@@ -1,5 +1,5 @@
-"""An idle workspace's GPU goes to a job that waits, and comes back: real tasks and a real store, of a machine whose GPUs
-are a list, with a server that tells how long nothing has happened and a clock that the test turns."""
+"""An idle workspace's GPU goes to a job that waits, and comes back: real tasks and a real store, of a machine whose
+GPUs are a list, with a server that tells how long nothing has happened and a clock that the test turns."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from ailab.asking import notebook_wish, workspace_wish
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import repeated, submitted
+from ailab.errors import NotFound
 from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
 
@@ -44,6 +45,13 @@ class DaemonBackstage:
 
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
         self._parts.users.change_password(user, new, current=current, address=address)
+
+    def workspace_note(self, user: str) -> str:
+        """What `user` should know of their workspace beside its state; empty where there is nothing."""
+        try:
+            return str(self._parts.supervisor.task(f"workspace-{user}").to_json()["note"])
+        except NotFound:
+            return ""
 
     def leases(self) -> dict[str, Any]:
         return lease_view(self._parts)

@@ -138,6 +138,6 @@ class IdleGpus:
 
 def _notice(job: int, minutes: int) -> str:
     return _(
-        "Nobody works here, and job {job} waits for a GPU: at {at} this workspace is started again without its own, and "
-        "what notebooks have in memory is gone then. Run a cell to keep it."
+        "Nobody works here, and job {job} waits for a GPU: at {at} this workspace is started again without its own, "
+        "and what notebooks have in memory is gone then. Run a cell to keep it."
     ).format(job=job, at=f"{datetime.now() + timedelta(minutes=minutes):%H:%M}")

@@ -9,6 +9,7 @@ import traceback
 from ailab.daemon import workspace_leases
 from ailab.daemon.idle_gpus import IdleGpus
 from ailab.daemon.parts import Parts
+from ailab.daemon.progress_events import ProgressEvents
 from ailab.events import record
 from ailab.jobs import schedules
 from ailab.jobs.worker import IDLE_SECONDS
@@ -24,6 +25,7 @@ class JobLoop(threading.Thread):
         super().__init__(name="jobs", daemon=True)
         self._parts = parts
         self._idle_gpus = IdleGpus(parts)
+        self._progress_events = ProgressEvents(parts)
         self._failed = ""
         self._next_look = 0.0
         self._next_tidying = time.monotonic() + TIDY_SECONDS
@@ -39,6 +41,7 @@ class JobLoop(threading.Thread):
                     self._next_look = time.monotonic() + IDLE_SECONDS
                     workspace_leases.settle(parts)
                     self._idle_gpus.look()
+                    self._progress_events.look()
                 pause = parts.worker.step()
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS
