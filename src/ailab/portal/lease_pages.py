@@ -43,7 +43,7 @@ def totals(held: dict[str, Any], memory: str) -> list[tuple[str, float, float, s
     there = capacity["memory_bytes"]
     found: list[tuple[str, float, float, str]] = [
         ("CPU", cpus, capacity["cpus"], f"{cpus} / {capacity['cpus']}"),
-        (memory, bytes_held, there, f"{size(bytes_held)} / {size(there)}"),
+        (memory, bytes_held, there, f"{size(bytes_held) if bytes_held else 0} / {size(there)}"),
     ]
     if capacity["gpus"]:
         gpus = sum(gpu["share"] for lease in leases for gpu in lease["gpus"])
