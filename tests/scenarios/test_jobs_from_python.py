@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CommandLine
+from conftest import CHECKOUT, CommandLine
 from job_lines import ended, submitted
 
 from ailab.access import hub_client, kernel_client
 from ailab.client import jobs
 from ailab.errors import AilabError, NotFound, UsageError
+from ailab.jobs.progress import CLIENT_FOLDER
+
+sys.path.insert(0, str(CLIENT_FOLDER))
+import ailab_jobs
+import ailab_magic
 
 pytestmark = pytest.mark.lab
 
@@ -99,6 +106,22 @@ def test_a_job_asks_for_another(lab: CommandLine, folder: Path) -> None:
     assert lab.run("logs", str(job)).stdout.split() == ["done"]
     (found,) = lab.json("jobs", "--name", "of-a-job")["jobs"]
     assert found["owner"] == ended(lab, job)["owner"] and found["cwd"] == str(folder)
+
+
+def test_what_the_guide_shows(lab: CommandLine) -> None:
+    page = (CHECKOUT / "docs/how-to/jobs-from-python.md").read_text(encoding="utf-8")
+    script = lab.lab / "notebooks/train.py"
+    script.write_text("import os, sys\nprint(sys.argv[1:], os.environ['DATA'])\n")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert cell(lab, code).splitlines() == ["['--epochs', '3'] small", "done"]
+    magic = re.search(r"    (%%ailab_job .*)\n", page)
+    assert magic is not None
+    wish, words = ailab_magic.parse(magic[1].partition(" ")[2])
+    assert wish == {"gpus": "1", "memory": "8g"} and not words
+    for call in re.findall(r"^\| `(\w+)\(", page, re.MULTILINE):
+        assert callable(getattr(ailab_jobs, call))
+    for name in set(re.findall(r"`job\.(\w+)", page)):
+        assert hasattr(ailab_jobs.Job, name) or name == "info", name
 
 
 def test_by_a_script_of_the_owner(lab: CommandLine, folder: Path) -> None:

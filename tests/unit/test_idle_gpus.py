@@ -145,12 +145,13 @@ def test_it_goes_to_the_job_after_notice_and_comes_back(house: House, server: Se
     assert house.told() == [] and house.note() == "", "nobody waits"
     job = house.submit()
     house.turn(3)
-    assert house.told() == ["gpus-asked"] and f"job {job} waits for a GPU" in house.note()
+    assert house.told() == ["gpus-asked"] and f"Job {job} waits for a GPU" in house.note()
+    assert len(house.note()) <= 140, "JupyterLab shows no more"
     assert house.parts.jobs.get(job).state == JobState.queued
     server.kernels = [opened(22 * 60)]
     house.time += 5 * 60
     house.turn()
-    assert house.told() == ["gpus-asked", "gpus-lent"] and "Others hold the GPUs" in house.note()
+    assert house.told() == ["gpus-asked", "gpus-lent"] and "Others hold this workspace's GPUs" in house.note()
     server.kernels = []
     wait_until_it_sees(house, ["0", ""])
     house.until(job, JobState.running)
@@ -185,7 +186,7 @@ def test_one_that_starts_while_a_job_has_it_is_opened_without(tmp_path: Path, se
         server.kernels = [opened(0, "busy")]
         house.turn(2)
         wait_until_it_sees(house, [""])
-        assert "Others hold the GPUs" in house.note()
+        assert "Others hold this workspace's GPUs" in house.note()
         house.parts.jobs.ask_to_stop(job, "ada", actor="ada")
         house.until(job, JobState.stopped)
         house.turn(3)

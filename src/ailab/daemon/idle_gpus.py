@@ -131,13 +131,14 @@ class IdleGpus:
         if holds >= workspace_leases.wanted_gpus(self._parts):
             return ""
         return _(
-            "Others hold the GPUs of this workspace: ailab top. It has them back when they are free and nobody works "
-            "here, or when you stop it and start it again."
+            "Others hold this workspace's GPUs. They come back when they are free and nobody works here, or when you "
+            "stop and start it."
         )
 
 
 def _notice(job: int, minutes: int) -> str:
+    """In 140 characters, which is what JupyterLab shows of a notice."""
     return _(
-        "Nobody works here, and job {job} waits for a GPU: at {at} this workspace is started again without its own, "
-        "and what notebooks have in memory is gone then. Run a cell to keep it."
+        "Job {job} waits for a GPU. Run a cell to keep yours: at {at} this workspace starts anew without it, which "
+        "ends its kernels."
     ).format(job=job, at=f"{datetime.now() + timedelta(minutes=minutes):%H:%M}")
