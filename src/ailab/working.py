@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
 from ailab.jobs.snapshots import Surroundings, take
+from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
 from ailab.paths import SHARED_FOLDERS, LabPaths, private_folder
 from ailab.resources.ledger import Lease

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,16 @@ class House:
         lab = Lab.open(root)
         self.lab, store = lab, lab.store.open()
         jobs = Jobs(store)
-        worker = Worker(jobs, lab.runtime, CAPACITY, self.make_spec)
+        worker = Worker(jobs, lab.runtime, CAPACITY, self.make_specs)
         self.parts = Parts(lab, Supervisor(store, lab.runtime), Users(store), Measured(lab), jobs, worker)
         self.time = 1000.0
         self.idle = IdleGpus(self.parts, lambda: self.time)
 
-    def make_spec(self, job: Job, lease: Lease) -> TaskSpec:
+    def make_specs(self, job: Job, leases: Sequence[Lease]) -> list[TaskSpec]:
+        (lease,) = leases
+        spec = self.spec(lease.task, TaskKind.job, "import time; time.sleep(600)")
         gpus = tuple(gpu for gpu, _share in lease.gpus)
-        return replace(self.spec(job.task, TaskKind.job, "import time; time.sleep(600)"), gpus=gpus, restart=False)
+        return [replace(spec, gpus=gpus, restart=False, attempt=job.attempt)]
 
     def spec(self, name: str, kind: str, code: str) -> TaskSpec:
         command = (sys.executable, "-c", code)

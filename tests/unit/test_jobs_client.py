@@ -36,13 +36,19 @@ class Desk:
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         self.asked.append((method, path, body))
-        if "/log?after=" in path:
-            after = int(path.partition("=")[2])
+        if "/log?" in path:
+            after = int(path.rpartition("=")[2])
             kept = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
             return {"lines": kept[after:], "next": max(len(kept), 0), "more": False}
         if method == "POST":
             return {"jobs": [7], "schedule": None}
-        return {"id": 7, "name": "train", "note": "", "state": "running" if len(self.logs) > 1 else "done"}
+        return {
+            "id": 7,
+            "name": "train",
+            "note": "",
+            "members": [{}],
+            "state": "running" if len(self.logs) > 1 else "done",
+        }
 
     def place(self, path: Path) -> str:
         return f"at {path}"
@@ -119,6 +125,21 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
 )
 def test_each_line_of_a_log_once(logs: list[list[str]], given: list[str]) -> None:
     assert followed(*logs) == given
+
+
+class Gang(Desk):
+    """A job of two workers, each with a log of its own."""
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        if "/log?" in path:
+            member, after = (int(part.partition("=")[2]) for part in path.partition("?")[2].split("&"))
+            kept = [f"of {member}", "end"]
+            return {"lines": kept[after:], "next": len(kept), "more": False}
+        return super().call(method, path, body) | {"members": [{}, {}]}
+
+
+def test_of_several_workers_each_line_says_whose_it_is() -> None:
+    assert list(Jobs(Gang([])).get(7).logs()) == ["[0] of 0", "[0] end", "[1] of 1", "[1] end"]
 
 
 def test_without_following_what_is_there() -> None:

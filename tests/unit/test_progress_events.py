@@ -32,9 +32,9 @@ class Training:
         self.parts = self.wired()
         jobs = self.parts.jobs
         (self.job,) = jobs.submit([JobRequest(("true",), "/")], owner="li", actor="li")
-        jobs.claim(self.job, Lease(f"job-{self.job}", "li", 1, 1))
+        jobs.claim(self.job, [Lease(f"job-{self.job}", "li", 1, 1)])
         self.started = time.time()
-        jobs.started(self.job, 1, self.started)
+        jobs.started(self.job, self.started)
         self.file = self.parts.lab.paths.jobs / str(self.job) / "progress.jsonl"
         self.file.parent.mkdir(parents=True)
         self.watch = ProgressEvents(self.parts)

@@ -65,8 +65,8 @@ class DaemonBackstage:
     def job_output(self, job: int, lines: int) -> list[str]:
         return list(Output(self._parts.lab.runtime, job).lines(lines))
 
-    def job_log(self, job: int, after: int) -> dict[str, Any]:
-        return job_log(self._parts, job, after)
+    def job_log(self, job: int, member: int, after: int) -> dict[str, Any]:
+        return job_log(self._parts, job, member, after)
 
     def find_jobs(self, state: str, owner: str, name: str, limit: int) -> dict[str, Any]:
         states = [one for one in state.split(",") if one]

@@ -10,6 +10,7 @@ from typing import Any
 from ailab.daemon.parts import Parts
 from ailab.jobs import progress
 from ailab.jobs.model import JobState
+from ailab.jobs.output import Output
 from ailab.jobs.queue import Job
 from ailab.jobs.view import job_json, lease_json
 from ailab.resources.gpu_load import gpu_loads
@@ -35,12 +36,13 @@ def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
     return shown
 
 
-def job_log(parts: Parts, job: int, after: int) -> dict[str, Any]:
-    """The lines of a job's output after the first `after` that are kept: at most `LINES_AT_ONCE` of them, how many
-    there are up to there, and whether there are `more`."""
+def job_log(parts: Parts, job: int, member: int, after: int) -> dict[str, Any]:
+    """The lines of the output of a job's member after the first `after` that are kept: at most `LINES_AT_ONCE` of them,
+    how many there are up to there, and whether there are `more`."""
+    parts.jobs.get(job)
     lines: list[str] = []
     there, more = 0, False
-    for line in parts.lab.runtime.logs(parts.jobs.get(job).task):
+    for line in Output(parts.lab.runtime, job, member).lines():
         if more := len(lines) == LINES_AT_ONCE:
             break
         there += 1

@@ -8,6 +8,7 @@ from ailab import events
 from ailab.daemon.job_views import progress_file
 from ailab.daemon.parts import Parts
 from ailab.jobs import progress
+from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
 
@@ -43,7 +44,7 @@ class ProgressEvents:
         engine = self._parts.lab.store.engine
         with engine.begin() as connection:
             # A daemon before this one may have told it.
-            told |= events.details_of(connection, job.task, "name", attempt=job.attempt)
+            told |= events.details_of(connection, task_prefix(job.id), "name", attempt=job.attempt)
             for name in found.keys() - told:
                 trouble = found[name]
                 detail = trouble.to_json() | {"name": name, "attempt": job.attempt}
@@ -51,7 +52,7 @@ class ProgressEvents:
                     connection,
                     actor="daemon",
                     kind="progress",
-                    subject=job.task,
+                    subject=task_prefix(job.id),
                     after=str(trouble.kind),
                     detail=detail,
                 )

@@ -36,9 +36,9 @@ def add_job_api(app: FastAPI, backstage: Backstage) -> None:
         return await asyncio.to_thread(backstage.job, job)
 
     @app.get(f"{jobs}/{{job}}/log")
-    async def get_log(user: User, job: int, after: int = 0) -> dict[str, Any]:
+    async def get_log(user: User, job: int, member: int = 0, after: int = 0) -> dict[str, Any]:
         await asyncio.to_thread(refuse_others, backstage, user.user, job)
-        return await asyncio.to_thread(backstage.job_log, job, max(0, after))
+        return await asyncio.to_thread(backstage.job_log, job, max(0, member), max(0, after))
 
     @app.post(f"{jobs}/{{job}}/stop")
     async def stop_job(user: User, job: int) -> dict[str, Any]:

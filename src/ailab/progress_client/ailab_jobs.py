@@ -126,28 +126,19 @@ class Job:
         return self
 
     def logs(self, follow: bool = False) -> Iterator[str]:
-        """The lines of its output that are kept; with `follow` also those that come, until it has ended."""
-        given, last, held = 0, "", None  # what may be a part of a line is held back for one look
+        """The lines of its output that are kept; with `follow` also those that come, until it has ended. Of several
+        workers each line has its worker's number before it."""
+        count = len(self.look().info["members"])
+        logs = [_Log(self._door, self.id, member) for member in range(count)]
         while True:
             over = self.look().has_ended or not follow
-            part = self._door.call("GET", f"/jobs/{self.id}/log?after={max(given - 1, 0)}")
-            lines = part["lines"]
-            if given and lines:
-                again = lines.pop(0)
-                if again != last:  # a line that has grown
-                    yield again[len(last) :] if again.startswith(last) else again
-                    last = again
-            elif given:  # the older half was taken away
-                given = part["next"]
-            if lines and not over and not part["more"] and lines[-1] != held:
-                held = lines.pop()
-            if lines:
-                given, last = given + len(lines), lines[-1]
-                yield from lines
-            if not part["more"]:
-                if over:
-                    return
-                time.sleep(LOOK_SECONDS)
+            for number, log in enumerate(logs):
+                before = f"[{number}] " if count > 1 else ""
+                for line in log.read(over):
+                    yield before + line
+            if over:
+                return
+            time.sleep(LOOK_SECONDS)
 
     def stop(self) -> Job:
         """Have it end, with its grace to save its state. Returns at once: `stop().wait()` waits."""
@@ -158,6 +149,38 @@ class Job:
         """Run again exactly what it has run: the new job."""
         made = self._door.call("POST", f"/jobs/{self.id}/rerun", {})
         return Job(self._door, self._door.call("GET", "/jobs/{}".format(made["jobs"][0])))
+
+
+class _Log:
+    """The output of one worker of a job, as far as it has been read."""
+
+    def __init__(self, door: Door, job: int, member: int) -> None:
+        self._door = door
+        self._path = f"/jobs/{job}/log?member={member}&after="
+        self._given = 0
+        self._last = ""
+        # What may be a part of a line is held back for one look.
+        self._held: str | None = None
+
+    def read(self, over: bool) -> Iterator[str]:
+        """The lines that are new; `over`: no more will come."""
+        while True:
+            part = self._door.call("GET", f"{self._path}{max(self._given - 1, 0)}")
+            lines = part["lines"]
+            if self._given and lines:
+                again = lines.pop(0)
+                if again != self._last:  # a line that has grown
+                    yield again[len(self._last) :] if again.startswith(self._last) else again
+                    self._last = again
+            elif self._given:  # the older half was taken away
+                self._given = part["next"]
+            if lines and not over and not part["more"] and lines[-1] != self._held:
+                self._held = lines.pop()
+            if lines:
+                self._given, self._last = self._given + len(lines), lines[-1]
+                yield from lines
+            if not part["more"]:
+                return
 
 
 class Jobs:
@@ -172,6 +195,8 @@ class Jobs:
         *,
         name: str | None = None,
         cwd: str | None = None,
+        workers: int | None = None,
+        strategy: str | None = None,
         cpus: int | None = None,
         memory: str | int | None = None,
         gpus: int | None = None,

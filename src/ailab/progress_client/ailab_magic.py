@@ -15,8 +15,8 @@ from ailab_jobs import Job, JobsError, run, say
 LONGEST_CELL = 100_000
 _FLAGS = ("resume",)
 _LISTS = ("after", "inputs")
-_OTHERS = ("name", "cwd", "cpus", "memory", "gpus", "gpu_fraction", "priority", "retries", "timeout", "grace", "at",
-           "seed")  # fmt: skip
+_OTHERS = ("name", "cwd", "workers", "strategy", "cpus", "memory", "gpus", "gpu_fraction", "priority", "retries",
+           "timeout", "grace", "at", "seed")  # fmt: skip
 
 
 def parse(line: str) -> tuple[dict[str, Any], list[str]]:

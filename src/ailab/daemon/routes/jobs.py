@@ -86,9 +86,10 @@ def get_job(request: Request, job: int) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job}/log")
-def get_log(request: Request, job: int, after: int = 0) -> dict[str, Any]:
-    """The lines of its output that are kept after the first `after`; those of all its attempts are counted."""
-    return job_log(_parts(request), job, max(0, after))
+def get_log(request: Request, job: int, member: int = 0, after: int = 0) -> dict[str, Any]:
+    """The lines of its output, or of one of its workers, that are kept after the first `after`; those of all attempts
+    are counted."""
+    return job_log(_parts(request), job, max(0, member), max(0, after))
 
 
 @router.post("/jobs/{job}/stop")
