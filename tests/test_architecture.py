@@ -40,6 +40,7 @@ WIRING = {
     "fingerprint",
     "checkup",
     "working",
+    "asking",
 }
 TOP = {"daemon", "portal", "cli", "__main__"}
 # What a layer may import, besides itself.
@@ -51,6 +52,7 @@ ALLOWED = {
     "portal": FOUNDATION | FEATURES,
     "cli": FOUNDATION | FEATURES | WIRING | {"daemon"},
     "__main__": {"cli"},
+    "client": FOUNDATION | {"progress_client"},
     "progress_client": set(),
 }
 # Run on their own, by a Python that has no ailab: the shim, TensorBoard's server, what a job imports.
@@ -59,6 +61,8 @@ STANDALONE = {
     "access/tensorboard_server.py",
     "images/finish_layer.py",
     "progress_client/ailab_progress.py",
+    "progress_client/ailab_jobs.py",
+    "progress_client/ailab_magic.py",
 }
 LONGEST_FILE = 400
 

@@ -1,4 +1,7 @@
-"""The HTTP client of the daemon's API, over its unix socket: the same verbs, the same errors.
+"""The HTTP client of the daemon's API, over its unix socket: the same verbs, the same errors; and the jobs of a lab.
+
+    from ailab.client import jobs
+    job = jobs("/srv/ailab").run("python train.py --epochs 100", cwd="/srv/ailab/notebooks", gpus=1)
 
 Plain http.client, because `status` has half a second and importing a larger client takes a good part of it.
 """
@@ -7,13 +10,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError, WrongPassword
 from ailab.i18n import _
+from ailab.paths import LabPaths, person
 from ailab.waiting import TimedOut
+
+if TYPE_CHECKING:
+    from ailab.progress_client.ailab_jobs import Jobs
 
 _ERRORS: dict[str, type[AilabError]] = {
     error.kind: error
@@ -80,3 +88,31 @@ def error_from(data: bytes) -> AilabError:
     except (ValueError, KeyError, TypeError):
         return AilabError(_("The lab's daemon failed."), detail=data.decode(errors="replace")[:2000])
     return _ERRORS.get(kind, AilabError)(message, remedy=body.get("remedy", ""), detail=body.get("detail", ""))
+
+
+def jobs(lab: Path | str, *, user: str = "") -> Jobs:
+    """The jobs of the lab in a folder, asked for as `user` (else as who runs this): `ailab_jobs` has what can be done
+    with them. For who may open the daemon's socket: the lab's account. Errors are `AilabError`, as those of `ailab`."""
+    from ailab.progress_client.ailab_jobs import Jobs
+
+    client = Client(LabPaths(Path(lab).absolute()).daemon_socket, timeout=60.0)
+    return Jobs(_Door(client, user or os.environ.get("JUPYTERHUB_USER") or person()))
+
+
+class _Door:
+    """What `Jobs` asks at, over the client: with whose asking it is."""
+
+    def __init__(self, client: Client, user: str) -> None:
+        self._client = client
+        self._told = {"owner": user, "actor": user}
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        from ailab.progress_client.ailab_jobs import as_asked
+
+        try:
+            return self._client.call(method, f"/api{path}", None if body is None else self._told | body)
+        except UsageError as refused:
+            raise UsageError(as_asked(refused.message), remedy=refused.remedy) from None
+
+    def place(self, path: Path) -> str:
+        return str(path)

@@ -35,6 +35,16 @@ def record(
     connection.execute(insert(table).values(**values, detail=detail or {}))
 
 
+def details_of(connection: Connection, subject: str, name: str, **same: Any) -> set[str]:
+    """What the events of `subject` have under `name` in their detail, of those in which all of `same` is as given."""
+    from sqlalchemy import select
+
+    from ailab.store import events as table
+
+    details = connection.execute(select(table.c.detail).where(table.c.subject == subject)).scalars()
+    return {str(one[name]) for one in details if name in one and same.items() <= one.items()}
+
+
 def newest(store: Store, limit: int) -> list[dict[str, Any]]:
     """The last `limit` events, newest first."""
     from sqlalchemy import select

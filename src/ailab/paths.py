@@ -15,6 +15,8 @@ from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
 SETTINGS_NAME = "lab.toml"
+# The system account of a lab that root has started.
+ACCOUNT = "ailab"
 # In an image: AILAB_HOME, which nothing writes to, and the lab.
 IMAGE_HOME = Path("/opt/ailab")
 IMAGE_LAB = Path("/lab")
@@ -176,8 +178,13 @@ class LabPaths:
 
     @property
     def hub_socket(self) -> Path:
-        """In a folder that holds nothing else, so that a container can be given it without the other sockets."""
+        """In a folder of the sockets that ask for a login: a container can be given it without the others."""
         return self.run / "hub" / "hub.sock"
+
+    @property
+    def portal_socket(self) -> Path:
+        """Beside the hub's: it asks for the same login, and a container may knock at it, too."""
+        return self.hub_socket.with_name("portal.sock")
 
     @property
     def workspaces(self) -> Path:
@@ -200,6 +207,13 @@ def account_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
+
+
+def person() -> str:
+    """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
+    name = os.environ.get("SUDO_USER") or account_name()
+    plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
+    return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
 
 
 def private_folder(path: Path) -> Path:

@@ -83,6 +83,15 @@ class ResourcesSection(Section):
     gpus: Literal["all"] | list[Text] = Field(
         "all", description='The GPUs that a workspace may use: "all", or a list of their numbers or ids: ["0"].'
     )
+    own_gpus: Annotated[int, Field(ge=0, le=64, strict=True)] = Field(
+        0, description="How many of them it holds for itself, as a job does; 0: none, it shares all that it may use."
+    )
+    gpu_idle_minutes: Annotated[int, Field(ge=0, le=10080, strict=True)] = Field(
+        15, description="When a job waits for them it gives them up if nobody has worked for so long; 0: never."
+    )
+    gpu_notice_minutes: Annotated[int, Field(ge=0, le=1440, strict=True)] = Field(
+        5, description="How long before that it is said."
+    )
 
 
 class Mount(Section):

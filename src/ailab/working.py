@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ailab.access import notebook_command
@@ -125,7 +125,10 @@ def job_spec(lab: Lab, job: Job, member: Member, lease: Lease, folder: Path, gen
         spec = replace(spec, command=rendezvous.program(request.command, python=site.python, place=place))
     if Capability.images not in site.capabilities:
         spec = _as_notebook(spec, job, site, generation.program, _kept_in(job, folder))
-        return replace(spec, environment=_environment(lab, site, job, member, generation.program.parent, CLIENT_FOLDER))
+        found = _environment(lab, site, job, member, generation.program.parent, CLIENT_FOLDER)
+        # Who can open the daemon's socket may ask there for jobs (`ailab_jobs`).
+        found |= {"AILAB_DAEMON": str(lab.paths.daemon_socket), "AILAB_USER": job.owner}
+        return replace(spec, environment=found)
     current = lab.generations.current()
     if current is None or current.lock != generation.lock:
         raise NotFound(
@@ -158,13 +161,13 @@ def _kept_in(job: Job, folder: Path) -> Path:
 def _as_notebook(spec: TaskSpec, job: Job, site: Site, program: Path, kept: Path) -> TaskSpec:
     """A task whose command begins with a notebook runs it, in a kernel of `program`; any other is as it was. `kept` has
     the executed copy."""
-    from ailab.environments.kernel import kernel_spec
+    from ailab.environments.kernel import EXTENSION, kernel_spec
 
     notebook = notebook_command.asked_for(spec.command)
     if notebook is None:
         return spec
     output = str(kept / notebook.output_of(job.id))
-    kernel = kernel_spec(program, job.name)
+    kernel = kernel_spec(program, job.name, f"--ext={EXTENSION}")
     return replace(spec, command=notebook_command.program(notebook, output, python=site.python, kernel=kernel))
 
 
@@ -218,7 +221,7 @@ def _seen_there(lab: Lab, site: Site, job: Job, folder: Path) -> tuple[str, tupl
     own = lab.paths.jobs / str(job.id)
     if real.is_relative_to(own.resolve()):
         return str(site.lab.jobs / str(job.id) / real.relative_to(own.resolve())), ()
-    for name, source in _shared(lab).items():
+    for name, source in shared_folders(lab).items():
         if real.is_relative_to(source.resolve()):
             return str(site.lab.root / name / real.relative_to(source.resolve())), ()
         if folder.is_relative_to(source):
@@ -229,34 +232,10 @@ def _seen_there(lab: Lab, site: Site, job: Job, folder: Path) -> tuple[str, tupl
     return target, (Mount(str(real), target),)
 
 
-def _shared(lab: Lab) -> dict[str, Path]:
+def shared_folders(lab: Lab) -> dict[str, Path]:
     """What everybody in the lab works with, by the names that it has in the lab's folder: where it is here."""
     shared = {name: lab.paths.root / name for name in SHARED_FOLDERS}
     return shared | {name: Path(mount.path) for name, mount in lab.settings.mounts.items()}
-
-
-def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWish:
-    """A notebook as a job: at `path` as JupyterLab names it, from the lab's folder, with `words` as they stand after
-    its name on the command line.
-
-    Raises `NotFound` where it is not, and `Forbidden` where workspaces are containers and it is in none of the folders
-    that they share: a job's own container would not have it.
-    """
-    place = PurePosixPath(path)
-    if not path or place.is_absolute() or ".." in place.parts:
-        raise NotFound(_("There is no notebook {path}.").format(path=path))
-    base = _shared(lab).get(place.parts[0])
-    notebook = (lab.paths.root / place if base is None else base.joinpath(*place.parts[1:])).resolve()
-    if Capability.images in lab.runtime.site(TaskKind.job, lab.paths).capabilities and (
-        base is None or not notebook.is_relative_to(base.resolve())
-    ):
-        raise Forbidden(
-            _("{path} is in none of the folders that all tasks of the lab share.").format(path=path),
-            remedy=_("Move it into one of them: {folders}").format(folders=", ".join(_shared(lab))),
-        )
-    if notebook.suffix != ".ipynb" or not notebook.is_file():
-        raise NotFound(_("There is no notebook {path}.").format(path=path))
-    return JobWish(command=[notebook.name, *words], cwd=str(notebook.parent), gpus=gpus)
 
 
 def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None:

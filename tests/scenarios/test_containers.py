@@ -91,6 +91,32 @@ def test_notebooks_are_the_labs_and_the_rest_is_the_persons_own(lab: CommandLine
     assert (lab.paths.workspaces / user / "mine").exists() and not (lab.lab / "mine").exists()
 
 
+def test_a_notebook_asks_for_a_job_and_for_no_more_than_it_sees(lab: CommandLine, up: Any) -> None:
+    user = up["login"]["user"]
+    code = (
+        "import os, ailab_jobs\nos.chdir('notebooks')\n"
+        "words = ['python', '-c', 'import os; print(os.getcwd())']\n"
+        "job = ailab_jobs.run(words, cpus=1, memory='512m', name='inside')\n"
+        "print(job.wait(120).state, list(job.logs()))\n"
+        "for place in ('/etc', '/lab', '../.ailab', '/lab/.ailab/run'):\n"
+        "    try: ailab_jobs.run('true', cwd=place, cpus=1)\n"
+        "    except ailab_jobs.JobsError as refused: print(refused.kind)\n"
+        "try: ailab_jobs.run('true', inputs=['/etc/passwd'])\n"
+        "except ailab_jobs.JobsError as refused: print(refused.kind)\n"
+    )
+    said = cell(lab, user, code).splitlines()
+    assert said == ["done ['/lab/notebooks']", *["forbidden"] * 5], said
+    (job,) = lab.json("jobs", "--name", "inside")["jobs"]
+    assert job["owner"] == user
+    hub_client.start_server(lab.paths, "neighbour")
+    code = (
+        f"import ailab_jobs\njob = ailab_jobs.get({job['id']})\nprint(job.state)\n"
+        "for act in (lambda: list(job.logs()), job.stop, job.rerun):\n"
+        "    try: act()\n    except ailab_jobs.JobsError as refused: print(refused.kind)\n"
+    )
+    assert cell(lab, "neighbour", code).split() == ["done", *["forbidden"] * 3]
+
+
 def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(lab: CommandLine, up: Any) -> None:
     user = up["login"]["user"]
     hub_client.start_server(lab.paths, "neighbour")

@@ -17,11 +17,12 @@ FOLDER = LAB_EXTENSIONS / "ailab-jobs"
 STAND_INS = Path(__file__).with_name("lab_stand_ins.js")
 
 
-def test_its_address_changes_with_what_it_is() -> None:
+@pytest.mark.parametrize("folder", sorted(LAB_EXTENSIONS.iterdir()), ids=lambda folder: folder.name)
+def test_its_address_changes_with_what_it_is(folder: Path) -> None:
     """JupyterLab has browsers keep an extension's files for ever (static_immutable_cache)."""
-    load = json.loads((FOLDER / "package.json").read_text())["jupyterlab"]["_build"]["load"]
+    load = json.loads((folder / "package.json").read_text())["jupyterlab"]["_build"]["load"]
     name, _question, version = load.partition("?v=")
-    assert version == hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()[:8]
+    assert version == hashlib.sha256((folder / name).read_bytes()).hexdigest()[:8]
 
 
 def run(**scene: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
+from ailab.asking import notebook_wish
 from ailab.daemon.app import answer_errors
 from ailab.errors import Forbidden, NotFound
 from ailab.jobs.model import JobRequest
@@ -16,7 +17,7 @@ from ailab.lab import Lab
 from ailab.portal.job_routes import add_notebook_jobs
 from ailab.portal.login import Session
 from ailab.runtimes.base import Site, TaskKind, TaskSpec
-from ailab.working import _as_notebook, _seen_there, notebook_wish, refuse_impossible
+from ailab.working import _as_notebook, _seen_there, refuse_impossible
 
 
 class OfJob:

@@ -61,7 +61,7 @@ def add_portal_route(lab: LabPaths) -> bool:
     connection = UnixConnection(lab.run / "proxy-api.sock", timeout=5)
     headers = {"Authorization": f"token {secret(lab, 'proxy-token')}", "Content-Type": "application/json"}
     try:
-        body = json.dumps({"target": socket_url(lab.run / "portal.sock")})
+        body = json.dumps({"target": socket_url(lab.portal_socket)})
         connection.request("POST", f"/api/routes{PORTAL_PREFIX.rstrip('/')}", body, headers)
         return connection.getresponse().status == http.client.CREATED
     except (OSError, http.client.HTTPException):

@@ -57,7 +57,18 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
             "auth_token": environ["CONFIGPROXY_AUTH_TOKEN"],
             "check_running_interval": 10,
         },
-        "LabSpawner": {"lab_root": str(lab.root), "default_url": "/lab", "http_timeout": 60, "start_timeout": 120},
+        "LabSpawner": {
+            "lab_root": str(lab.root),
+            "default_url": "/lab",
+            "http_timeout": 60,
+            "start_timeout": 120,
+            # Those of JupyterHub's own role `server`; with the third a notebook asks the portal for jobs.
+            "server_token_scopes": [
+                "users:activity!user",
+                "access:servers!server",
+                "access:services!service=ailab",
+            ],
+        },
         "LabAuthenticator": {"daemon_socket": str(lab.daemon_socket), "allow_all": True, "auto_login": False},
     }
 

@@ -102,6 +102,7 @@ def workspace_spec(
         "JUPYTER_CONFIG_DIR": str(there.state / "jupyter-config"),
         "JUPYTER_RUNTIME_DIR": str(there.run / "kernels"),
         "JUPYTERHUB_ROOT_DIR": str(there.root),
+        "AILAB_PORTAL": str(there.portal_socket),
         "AILAB_LOGS": str(there.logs),
         "AILAB_MODELS": str(there.root / "models"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -109,6 +110,7 @@ def workspace_spec(
     # With the way to downloads: `pip install` in a notebook or a terminal goes where ailab's own go.
     environment = base_environment(os.environ) | downloads.variables(settings.mirrors, os.environ)
     resources = settings.resources
+    gpus = None if resources.gpus == "all" else tuple(resources.gpus)
     return TaskSpec(
         id=f"workspace-{user}",
         name=f"workspace-{user}",
@@ -121,7 +123,8 @@ def workspace_spec(
         memory_bytes=resources.memory,
         shm_bytes=resources.shm,
         pids=resources.pids,
-        gpus=None if resources.gpus == "all" else tuple(resources.gpus),
+        # Those of its own are given when it starts.
+        gpus=() if resources.own_gpus else gpus,
     )
 
 

@@ -19,6 +19,8 @@ def configure() -> None:
     """Our settings, and other defaults than JupyterLab's own: no questions about news, and the lab's language. They
     stand beside this file, wherever that is where the server runs."""
     here = Path(__file__).parent
+    # For kernels and terminals: what asks for jobs.
+    os.environ["PYTHONPATH"] = str(here.parent / "progress_client")
     sys.argv.insert(1, f"--config={here / 'workspace_config.py'}")
     defaults = [str(here / "jupyterlab" / name) for name in (os.environ["AILAB_LANGUAGE"], "all")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(defaults)

@@ -12,22 +12,14 @@ from ailab import command
 from ailab.engine import socket_path
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths, account_name
+from ailab.paths import ACCOUNT, LabPaths, MachinePaths
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
 
-ACCOUNT = "ailab"
 # Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
 _LABS_OWN = ("lab.toml", "lab.lock", "notebooks", "models", "logs", ".ailab")
 _TOO_SHALLOW = 2
-
-
-def person() -> str:
-    """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
-    name = os.environ.get("SUDO_USER") or account_name()
-    plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
-    return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
 
 
 def account_of(lab: Path) -> pwd.struct_passwd | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,8 +27,16 @@ def events(
             event["kind"],
             event["subject"],
             event["after"] or "",
-            event["detail"].get("reason") or "",
+            _why(event),
         ]
         for event in found
     ]
     say(table([_("WHEN"), _("WHO"), _("WHAT"), _("WHICH"), _("CHANGE"), _("WHY")], rows))
+
+
+def _why(event: dict[str, Any]) -> str:
+    if event["kind"] == "progress":
+        from ailab.jobs.progress import ProgressEvent
+
+        return ProgressEvent.from_json(event["after"], event["detail"]).short()
+    return event["detail"].get("reason") or ""

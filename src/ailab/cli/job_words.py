@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ailab.cli import account
 from ailab.errors import UsageError
 from ailab.i18n import _
+from ailab.paths import person
 
 # As FastAPI places what it refuses, and as pydantic begins what our own checks say.
 _PLACE = re.compile(r"^body\.wish\.(?P<key>\w+)(?:\.[\w.\[\]-]+)?: (?:Value error, )?(?P<what>.*)$", re.DOTALL)
@@ -17,7 +17,7 @@ _PLACE = re.compile(r"^body\.wish\.(?P<key>\w+)(?:\.[\w.\[\]-]+)?: (?:Value erro
 
 def owner() -> str:
     """Whose the job is: the person of the workspace whose terminal this is, else who types."""
-    return os.environ.get("JUPYTERHUB_USER") or account.person()
+    return os.environ.get("JUPYTERHUB_USER") or person()
 
 
 @contextmanager

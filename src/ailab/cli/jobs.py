@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ailab.cli import labs
+from ailab.cli import labs, watching
 from ailab.cli.output import print_json, say, table
 from ailab.i18n import _
 
-if TYPE_CHECKING:
-    from ailab.lab import Lab
-
-WATCH_SECONDS = 1.0
 _STATE_WIDTH = 20
 
 
@@ -49,7 +44,7 @@ def jobs(
         return
     query = f"/api/jobs?state={state}&owner={user}&name={name}&limit={limit}"
     if watch and not json:
-        _watch(lab, query)
+        watching.watch(lambda: as_text(lab.client.get(query)))
         return
     found = lab.client.get(query)
     if json:
@@ -82,22 +77,6 @@ def diff(
     from ailab.jobs.differences import Differences
 
     say("\n".join(differences_text.lines(Differences.from_json(found))))
-
-
-def _watch(lab: Lab, query: str) -> None:
-    """Until Ctrl-C, which is no failure here."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    never = threading.Event()
-    try:
-        with Live(console=Console(), auto_refresh=False, screen=Console().is_terminal) as live:
-            live.update(Text(as_text(lab.client.get(query))), refresh=True)
-            while not never.wait(WATCH_SECONDS):
-                live.update(Text(as_text(lab.client.get(query))), refresh=True)
-    except KeyboardInterrupt:
-        return
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ailab.cli import account, image_share, labs
+from ailab.cli import image_share, labs
 from ailab.cli.foreground import ends_with_us, stay, told_to_end
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths, account_name
+from ailab.paths import LabPaths, MachinePaths, account_name, person
 
 if TYPE_CHECKING:
     from ailab.images.base import Base
@@ -45,16 +45,16 @@ def up(
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object on standard output."))] = False,
 ) -> None:
     carried = of_registry(image) if image else None
-    person = account.person()
+    who = person()
     holder = port_holder(port)
     base = image_base()
     if not foreground:
-        run_up(prepare(port, carried), person, holder, base, json=json)
+        run_up(prepare(port, carried), who, holder, base, json=json)
         return
     with told_to_end():
         lab = prepare(port, carried)
         with ends_with_us(lab):
-            run_up(lab, person, holder, base, json=json, told_early=True)
+            run_up(lab, who, holder, base, json=json, told_early=True)
             stay(lab)
 
 

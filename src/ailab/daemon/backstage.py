@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from ailab import events
 from ailab.access.notebook_command import asked_for
 from ailab.access.secret_files import secret
-from ailab.daemon.job_views import job_list, lease_view, one_job
+from ailab.asking import notebook_wish, workspace_wish
+from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
-from ailab.daemon.routes.jobs import submitted
+from ailab.daemon.routes.jobs import repeated, submitted
+from ailab.errors import NotFound
 from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
-from ailab.working import notebook_wish
 
 
 class DaemonBackstage:
@@ -45,6 +46,13 @@ class DaemonBackstage:
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
         self._parts.users.change_password(user, new, current=current, address=address)
 
+    def workspace_note(self, user: str) -> str:
+        """What `user` should know of their workspace beside its state; empty where there is nothing."""
+        try:
+            return str(self._parts.supervisor.task(f"workspace-{user}").to_json()["note"])
+        except NotFound:
+            return ""
+
     def leases(self) -> dict[str, Any]:
         return lease_view(self._parts)
 
@@ -56,6 +64,19 @@ class DaemonBackstage:
 
     def job_output(self, job: int, lines: int) -> list[str]:
         return list(Output(self._parts.lab.runtime, job).lines(lines))
+
+    def job_log(self, job: int, member: int, after: int) -> dict[str, Any]:
+        return job_log(self._parts, job, member, after)
+
+    def find_jobs(self, state: str, owner: str, name: str, limit: int) -> dict[str, Any]:
+        states = [one for one in state.split(",") if one]
+        return job_list(self._parts, self._parts.jobs.find(states=states, owner=owner, name=name, limit=limit))
+
+    def run_job(self, user: str, wish: dict[str, Any]) -> dict[str, Any]:
+        return submitted(self._parts, user, workspace_wish(self._parts.lab, wish))
+
+    def rerun_job(self, job: int, user: str) -> dict[str, Any]:
+        return repeated(self._parts, user, job)
 
     def stop_job(self, job: int, user: str) -> None:
         self._parts.jobs.ask_to_stop(job, user, actor=user)

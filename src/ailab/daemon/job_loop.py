@@ -7,7 +7,9 @@ import time
 import traceback
 
 from ailab.daemon import workspace_leases
+from ailab.daemon.idle_gpus import IdleGpus
 from ailab.daemon.parts import Parts
+from ailab.daemon.progress_events import ProgressEvents
 from ailab.events import record
 from ailab.jobs import schedules
 from ailab.jobs.worker import IDLE_SECONDS
@@ -22,6 +24,8 @@ class JobLoop(threading.Thread):
     def __init__(self, parts: Parts) -> None:
         super().__init__(name="jobs", daemon=True)
         self._parts = parts
+        self._idle_gpus = IdleGpus(parts)
+        self._progress_events = ProgressEvents(parts)
         self._failed = ""
         self._next_look = 0.0
         self._next_tidying = time.monotonic() + TIDY_SECONDS
@@ -36,6 +40,8 @@ class JobLoop(threading.Thread):
                 if time.monotonic() >= self._next_look:
                     self._next_look = time.monotonic() + IDLE_SECONDS
                     workspace_leases.settle(parts)
+                    self._idle_gpus.look()
+                    self._progress_events.look()
                 pause = parts.worker.step()
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS

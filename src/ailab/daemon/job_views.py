@@ -10,10 +10,13 @@ from typing import Any
 from ailab.daemon.parts import Parts
 from ailab.jobs import progress
 from ailab.jobs.model import JobState
+from ailab.jobs.output import Output
 from ailab.jobs.queue import Job
 from ailab.jobs.view import job_json, lease_json
+from ailab.resources.gpu_load import gpu_loads
 
 CURVES_SHOWN = 8
+LINES_AT_ONCE = 5000
 
 
 def job_list(parts: Parts, jobs: list[Job]) -> dict[str, Any]:
@@ -31,6 +34,21 @@ def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
         names = list(reported.latest)[:CURVES_SHOWN] if reported is not None else []
         shown["curves"] = {name: _finite(reported.series(name)) for name in names} if reported is not None else {}
     return shown
+
+
+def job_log(parts: Parts, job: int, member: int, after: int) -> dict[str, Any]:
+    """The lines of the output of a job's member after the first `after` that are kept: at most `LINES_AT_ONCE` of them,
+    how many there are up to there, and whether there are `more`."""
+    parts.jobs.get(job)
+    lines: list[str] = []
+    there, more = 0, False
+    for line in Output(parts.lab.runtime, job, member).lines():
+        if more := len(lines) == LINES_AT_ONCE:
+            break
+        there += 1
+        if there > after:
+            lines.append(line)
+    return {"lines": lines, "next": there, "more": more}
 
 
 def progress_file(parts: Parts, job: int) -> Path:
@@ -60,8 +78,37 @@ def _finite(series: list[tuple[float, float]]) -> list[tuple[float, float | None
 
 
 def lease_view(parts: Parts) -> dict[str, Any]:
-    """Who holds what, what there is, and what each user has used of it."""
+    """Who holds what and uses how much of it, what there is, and what each user has used of it."""
     capacity = parts.worker.capacity
-    held = [lease_json(lease, since) for lease, since in parts.jobs.leases()]
+    held = [lease_json(lease, since) | _used(parts, lease.task) for lease, since in parts.jobs.leases()]
     total = {"cpus": capacity.cpus, "memory_bytes": capacity.memory_bytes, "gpus": [gpu.id for gpu in capacity.gpus]}
-    return {"capacity": total, "leases": held, "usage": parts.jobs.usage(time.time()), "counts": parts.jobs.counts()}
+    notes = [task.to_json() for task in parts.supervisor.tasks() if task.said]
+    return {
+        "capacity": total,
+        "leases": held,
+        "gpus": _gpus(parts),
+        "notes": [{"task": task["id"], "note": task["note"]} for task in notes],
+        "usage": parts.jobs.usage(time.time()),
+        "counts": parts.jobs.counts(),
+    }
+
+
+def _used(parts: Parts, task: str) -> dict[str, Any]:
+    used = parts.measured.usage(task, parts.lab.runtime.poll(task).state)
+    return {"cpu_percent": used["cpu_percent"], "memory_used_bytes": used["memory_bytes"]}
+
+
+def _gpus(parts: Parts) -> list[dict[str, Any]]:
+    """Each GPU, and what it has to do: null where the driver does not tell."""
+    loads = {load.id: load for load in gpu_loads()}
+    names = {str(gpu.index): gpu.name for gpu in parts.measured.machine.gpus}
+    return [
+        {
+            "id": gpu.id,
+            "name": names.get(gpu.id, ""),
+            "memory_bytes": gpu.memory_bytes,
+            "percent": loads[gpu.id].percent if gpu.id in loads else None,
+            "memory_used_bytes": loads[gpu.id].memory_bytes if gpu.id in loads else None,
+        }
+        for gpu in parts.worker.capacity.gpus
+    ]

@@ -16,6 +16,7 @@ from ailab import files
 from ailab.daemon.job_loop import JobLoop
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
+from ailab.daemon.workspace_leases import with_own_gpus
 from ailab.errors import AilabError
 from ailab.lab import Lab
 from ailab.paths import private_folder
@@ -92,7 +93,7 @@ def renew_workspaces(parts: Parts) -> None:
             return spec
         user, port = spec.id.removeprefix("workspace-"), int(spec.ports[0])
         try:
-            return workspace_of(parts.lab, user, port, spec.environment)
+            return with_own_gpus(parts, workspace_of(parts.lab, user, port, spec.environment))
         except AilabError as refused:
             # As when its image is not built yet: it is told when the person starts it.
             print(f"{spec.id}: {refused.message} {refused.remedy}", file=sys.stderr, flush=True)
@@ -109,7 +110,7 @@ async def _serve_applications(parts: Parts) -> None:
 
     servers, leaving = [], asyncio.Event()
     for application, path in (
-        (portal_application(parts), parts.lab.paths.run / "portal.sock"),
+        (portal_application(parts), parts.lab.paths.portal_socket),
         (local_api(parts), parts.lab.paths.daemon_socket),
     ):
         config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="none")

@@ -110,25 +110,28 @@ class Measured:
         self._shown: dict[str, dict[str, Any]] = {}
 
     def document(self, tasks: list[dict[str, Any]], *, hub_answers: bool) -> dict[str, Any]:
-        tasks = [task | self._usage(task) for task in tasks]
+        tasks = [task | self.usage(task["id"], task["state"]) for task in tasks]
         state, silence = overall(tasks, hub_answers=hub_answers), silence_note(self._lab.runtime.silence())
         return _document(self._lab, state, tasks, self.machine, silence)
 
-    def _usage(self, task: dict[str, Any]) -> dict[str, Any]:
-        if task["state"] != TaskState.running:
+    def usage(self, task_id: str, state: str) -> dict[str, Any]:
+        """What a task uses: of the CPU in percent of one, since the look before; null where nothing is measured yet."""
+        if state != TaskState.running:
+            self._taken.pop(task_id, None)
+            self._shown.pop(task_id, None)
             return _NOT_MEASURED
-        at, cpu = self._taken.get(task["id"], (0.0, 0.0))
+        at, cpu = self._taken.get(task_id, (0.0, 0.0))
         now = time.monotonic()
-        if now - at < MEASURE_EVERY_SECONDS and task["id"] in self._shown:
-            return self._shown[task["id"]]
-        usage = self._lab.runtime.usage(task["id"])
+        if now - at < MEASURE_EVERY_SECONDS and task_id in self._shown:
+            return self._shown[task_id]
+        usage = self._lab.runtime.usage(task_id)
         percent = 100 * (usage.cpu_seconds - cpu) / (now - at) if at and usage.cpu_seconds >= cpu else None
-        self._taken[task["id"]] = (now, usage.cpu_seconds)
+        self._taken[task_id] = (now, usage.cpu_seconds)
         shown = {
             "memory_bytes": usage.memory_bytes,
             "memory_peak_bytes": usage.memory_peak_bytes or None,
             "cpu_percent": None if percent is None else round(percent, 1),
-            "limits": self._lab.runtime.limits(task["id"]).to_json(),
+            "limits": self._lab.runtime.limits(task_id).to_json(),
         }
-        self._shown[task["id"]] = shown
+        self._shown[task_id] = shown
         return shown

@@ -40,11 +40,12 @@ class Task:
     wanted: bool
     seen: Seen
     fault: str | None = None
+    said: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the command's environment, which may hold secrets."""
         spec = {"id": self.spec.id, "name": self.spec.name, "kind": str(self.spec.kind), "owner": self.owner}
-        notes = [reasons.note(self.spec, self.seen), reasons.fault_note(self.spec, self.fault, IDLE_SECONDS)]
+        notes = [reasons.note(self.spec, self.seen), reasons.fault_note(self.spec, self.fault, IDLE_SECONDS), self.said]
         more = {"wanted": self.wanted, "fault": self.fault, "note": " ".join(filter(None, notes))}
         return spec | self.seen.to_json() | more
 
@@ -77,6 +78,7 @@ class Supervisor:
         self._busy_lock = threading.Lock()
         self._paused = False
         self._faults: dict[str, tuple[int, str]] = {}
+        self._said: dict[str, str] = {}
         self.changed = threading.Event()
 
     def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
@@ -103,6 +105,18 @@ class Supervisor:
             if after != before and self._runtime.poll(before.id).state in _ENDED:
                 with self._engine.begin() as connection:
                     connection.execute(update(table).where(table.c.id == before.id).values(spec=after.to_json()))
+
+    def respecify(self, spec: TaskSpec) -> None:
+        """What a wanted task is started with from its next start on; what runs is left as it is."""
+        with self._engine.begin() as connection:
+            connection.execute(update(table).where(table.c.id == spec.id).values(spec=spec.to_json()))
+
+    def tell(self, task_id: str, said: str) -> None:
+        """Keep what a person should know of a task beside its state; an empty text takes it back."""
+        if said:
+            self._said[task_id] = said
+        else:
+            self._said.pop(task_id, None)
 
     def unwant(self, task_id: str, *, actor: str) -> Seen:
         """Stop a task and want it no more. Unknown ids are not an error."""
@@ -131,6 +145,10 @@ class Supervisor:
             self._faults[task.spec.id] = (task.seen.attempt, fault)
             detail = {"reason": fault, "note": reasons.fault_note(task.spec, fault, IDLE_SECONDS)}
             self._record(task.spec.id, str(TaskState.running), "faulty", detail)
+
+    def note(self, task_id: str, after: str, detail: dict[str, Any]) -> None:
+        """An event of a task that runs."""
+        self._record(task_id, str(TaskState.running), after, detail)
 
     def restart(self, task_id: str, *, reason: str) -> None:
         """Stop a task that runs, and start it again."""
@@ -171,7 +189,8 @@ class Supervisor:
         seen = self._runtime.poll(row["id"])
         attempt, fault = self._faults.get(row["id"], (0, None))
         there = seen.state == TaskState.running and seen.attempt == attempt
-        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], seen, fault if there else None)
+        said = self._said.get(row["id"], "")
+        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], seen, fault if there else None, said)
 
     def _record(self, task_id: str, before: str, after: str, detail: dict[str, Any]) -> None:
         with self._engine.begin() as connection:

@@ -20,6 +20,8 @@ from ailab.stacks import Stack
 
 # Jupyter's own name for the usual kernel: notebooks from anywhere ask for it, and get the lab's.
 KERNEL_NAME = "python3"
+# What kernels of workspaces and of jobs load as they start, from the PYTHONPATH that they are given.
+EXTENSION = "ailab_magic"
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
 _LOOK_SECONDS = 0.25
@@ -34,13 +36,14 @@ def build_again() -> str:
     return _("Build the environment anew: ailab env build --again")
 
 
-def kernel_spec(program: Path | str, title: str) -> dict[str, Any]:
-    """A kernel.json whose kernel runs in the environment at `program`'s prefix (a path through a link is fine).
+def kernel_spec(program: Path | str, title: str, *options: str) -> dict[str, Any]:
+    """A kernel.json whose kernel runs in the environment at `program`'s prefix (a path through a link is fine), with
+    `options` of ipykernel's.
 
     It offers no debugger: ipykernel's listens on a TCP port of loopback, where any account of the machine could connect
     and run code as this one, without a word asked.
     """
-    argv = [str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [str(program), "-m", "ipykernel_launcher", *options, "-f", "{connection_file}"]
     return {"argv": argv, "display_name": title, "language": "python", "metadata": {"debugger": False}}
 
 
@@ -172,7 +175,8 @@ def write_workspace_kernel(lab: LabPaths, title: str, *, seen_at: LabPaths | Non
     The link to the current generation is resolved when a kernel starts, so that an open kernel keeps its generation
     through a switch and a new one gets the new one.
     """
-    run = 'exec "$g/bin/python" -m ipykernel_launcher -f "$1"'
+    # With the magic that makes jobs; a kernel that cannot load it says so in its log, and does without.
+    run = f'exec "$g/bin/python" -m ipykernel_launcher --ext={EXTENSION} -f "$1"'
     variables = 'PATH="$g/bin:$PATH" VIRTUAL_ENV="$g" UV_CONSTRAINT="$g/constraints.txt"'
     script = f'g=$(readlink -f "$0") && {variables} {run}'
     spec = kernel_spec("", title) | {

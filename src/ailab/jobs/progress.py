@@ -208,6 +208,24 @@ class ProgressEvent:
     value: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """What is told once: of each metric that it is no number, of the job that it has stalled."""
+        return f"{self.kind}:{self.metric}" if self.metric else str(self.kind)
+
+    def to_json(self) -> dict[str, Any]:
+        """For an event of the lab. JSON has no NaN, so the value is a text."""
+        return {"metric": self.metric, "value": str(self.value), "seconds": self.seconds}
+
+    @classmethod
+    def from_json(cls, kind: str, data: dict[str, Any]) -> ProgressEvent:
+        return cls(Trouble(kind), data.get("metric", ""), float(data.get("value", 0)), float(data.get("seconds", 0)))
+
+    def short(self) -> str:
+        if self.kind is Trouble.nan:
+            return _("{metric} is {value}").format(metric=self.metric, value=self.value)
+        return _("silent for {minutes} min").format(minutes=int(self.seconds // 60))
+
     def sentence(self) -> str:
         if self.kind is Trouble.nan:
             return _("{metric} is no finite number any more: {value}.").format(metric=self.metric, value=self.value)

@@ -99,6 +99,8 @@ class Jobs:
         self.changed = threading.Event()
         self._touched: set[int] = set()
         self._lock = threading.Lock()
+        # Held by whoever reads the leases to give one, until it is given: nobody is given what another has just got.
+        self.leasing = threading.RLock()
 
     def submit(
         self,

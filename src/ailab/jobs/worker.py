@@ -72,6 +72,8 @@ class Worker:
         self._next_plan = 0.0
         # Why each job that waits could not start at the last look; for people.
         self.blocked: dict[int, str] = {}
+        # The job that is next in turn of those that wait for GPUs, and what it needs.
+        self.wants_gpus: tuple[int, tuple[Need, ...]] | None = None
 
     def step(self) -> float:
         """Look at all that runs, then start what may start. Seconds until the next look is worth while."""
@@ -81,7 +83,8 @@ class Worker:
         changed = self._take_in()
         if changed or time.monotonic() >= self._next_plan:
             self._next_plan = time.monotonic() + PLAN_SECONDS
-            self._start()
+            with self._jobs.leasing:
+                self._start()
         return QUICK_SECONDS if youngest < YOUNG_SECONDS else IDLE_SECONDS
 
     def _take_in(self) -> bool:
@@ -102,6 +105,11 @@ class Worker:
             return True
         now = time.time()
         return any(now - IDLE_SECONDS <= entry.not_before <= now for entry in self._queue.values())
+
+    def plan_soon(self) -> None:
+        """Something that is no job has given back what it held."""
+        self._next_plan = 0.0
+        self._jobs.changed.set()
 
     def pause(self) -> None:
         """Start nothing and judge nothing any more: the lab goes down, and what is stopped with it has not failed."""
@@ -176,7 +184,7 @@ class Worker:
         due = [entry for entry in list(self._queue.values()) if entry.is_due(now)]
         waiting = [entry.waiting for entry in due if self._is_released(entry, states)]
         if not waiting:
-            self.blocked = {}
+            self.blocked, self.wants_gpus = {}, None
             return
         held_now, usage = self._jobs.leases(), self._jobs.usage(now)
         for held, since in held_now:
@@ -184,6 +192,7 @@ class Worker:
             usage[held.owner] = usage.get(held.owner, 0.0) + charge(held, self.capacity, max(0.0, now - since))
         plan = decide(now, self.capacity, [held for held, _since in held_now], waiting, usage)
         self.blocked = dict(plan.blocked)
+        self.wants_gpus = next(((one.job, one.needs) for one in waiting if one.job == plan.wants_gpus), None)
         for start in plan.starts:
             entry = self._queue.pop(start.job)
             placed = zip(entry.members, entry.waiting.needs, start.gpus, strict=True)

@@ -16,8 +16,10 @@ from ailab.errors import AilabError, Forbidden
 from ailab.i18n import LANGUAGES, _
 from ailab.portal.backstage import Backstage
 from ailab.portal.forward import Forwarder
+from ailab.portal.job_api import add_job_api
 from ailab.portal.job_pages import JobPages
 from ailab.portal.job_routes import add_job_pages, add_notebook_jobs
+from ailab.portal.lease_pages import LeasePages, add_lease_pages
 from ailab.portal.login import COOKIE, PREFIX, Logins, NotLoggedIn
 from ailab.portal.pages import Pages
 from ailab.portal.session import HEADERS, User
@@ -45,6 +47,10 @@ def create_portal(backstage: Backstage) -> FastAPI:
     @app.get(f"{PREFIX}api/events")
     async def events(user: User, limit: int = 50) -> list[dict[str, Any]]:
         return await asyncio.to_thread(backstage.events, min(max(limit, 1), 200))
+
+    @app.get(f"{PREFIX}api/workspace")
+    async def workspace(user: User) -> dict[str, str]:
+        return {"note": await asyncio.to_thread(backstage.workspace_note, user.user)}
 
     @app.get(PREFIX)
     async def home(request: Request, user: User) -> Response:
@@ -106,6 +112,8 @@ def create_portal(backstage: Backstage) -> FastAPI:
 
     add_job_pages(app, JobPages(backstage, pages))
     add_notebook_jobs(app, backstage)
+    add_job_api(app, backstage)
+    add_lease_pages(app, LeasePages(backstage, pages))
 
     @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=["GET", "POST", "HEAD"], include_in_schema=False)
     async def tool(tool: str, request: Request, user: User) -> Response:

@@ -7,10 +7,9 @@ from typing import Any
 
 from fastapi import Request
 
-from ailab.errors import Forbidden
-from ailab.i18n import _
 from ailab.portal.backstage import Backstage
 from ailab.portal.curves import svg_curve
+from ailab.portal.job_rights import is_theirs, refuse_others
 from ailab.portal.login import Session
 from ailab.portal.pages import Pages
 
@@ -46,7 +45,7 @@ class JobPages:
 
     def _one(self, session: Session, job: int) -> dict[str, Any]:
         seen = self._backstage.job(job)
-        mine = self._is_theirs(session, seen)
+        mine = is_theirs(self._backstage, session.user, seen)
         output = self._backstage.job_output(job, LINES_SHOWN) if mine else None
         curves = {
             name: svg_curve([(where, math.nan if value is None else value) for where, value in series], *CURVE_SIZE)
@@ -56,9 +55,5 @@ class JobPages:
 
     def stop(self, session: Session, job: int) -> None:
         """Raises `Forbidden` for somebody else's job."""
-        if not self._is_theirs(session, self._backstage.job(job)):
-            raise Forbidden(_("This job is not yours."), remedy=_("Ask its owner, or an administrator."))
+        refuse_others(self._backstage, session.user, job)
         self._backstage.stop_job(job, session.user)
-
-    def _is_theirs(self, session: Session, job: dict[str, Any]) -> bool:
-        return bool(job["owner"] == session.user or self._backstage.is_admin(session.user))

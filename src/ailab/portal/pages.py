@@ -25,7 +25,7 @@ class Pages:
         self._backstage = backstage
         folder = Path(__file__).with_name("templates")
         self._templates = Environment(loader=FileSystemLoader(folder), autoescape=select_autoescape())
-        self._templates.filters |= {"size": size, "clock": clock}
+        self._templates.filters |= {"size": size, "clock": clock, "percent": percent}
 
     def language(self, request: Request) -> str:
         """The reader's choice, else the lab's language."""
@@ -77,3 +77,7 @@ def size(count: float | None) -> str:
 def clock(at: str | None) -> str:
     """A time of the lab's events on the machine's own clock."""
     return f"{datetime.fromisoformat(at).astimezone():%m-%d %H:%M:%S}" if at else "–"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} %"

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from ailab.daemon.job_views import job_list, lease_view, one_job
+from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.errors import Conflict
 from ailab.i18n import _
@@ -85,6 +85,13 @@ def get_job(request: Request, job: int) -> dict[str, Any]:
     return one_job(_parts(request), job)
 
 
+@router.get("/jobs/{job}/log")
+def get_log(request: Request, job: int, member: int = 0, after: int = 0) -> dict[str, Any]:
+    """The lines of its output, or of one of its workers, that are kept after the first `after`; those of all attempts
+    are counted."""
+    return job_log(_parts(request), job, max(0, member), max(0, after))
+
+
 @router.post("/jobs/{job}/stop")
 def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
     """Have a job end. Answers at once; one that runs has its grace to save its state."""
@@ -96,7 +103,11 @@ def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
 @router.post("/jobs/{job}/rerun")
 def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
     """Queue a job that runs exactly what another has run: its code, its environment, its arguments and seed."""
-    parts = _parts(request)
+    return repeated(_parts(request), wanted.actor, job)
+
+
+def repeated(parts: Parts, user: str, job: int) -> dict[str, Any]:
+    """Queue for `user` what a job has run; as `submit` answers."""
     before = parts.jobs.get(job)
     code, generation = before.snapshot.get("code", ""), before.snapshot.get("generation", "")
     if not code:
@@ -108,7 +119,7 @@ def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
         )
     parts.lab.generations.get(generation)
     again = replace(before.request, code=code, generation=generation, after=(), not_before=0.0)
-    ids = parts.jobs.submit([again], owner=wanted.actor, actor=wanted.actor, snapshot=before.snapshot, repeats=job)
+    ids = parts.jobs.submit([again], owner=user, actor=user, snapshot=before.snapshot, repeats=job)
     return {"schedule": None, "jobs": ids}
 
 

@@ -31,7 +31,7 @@ def want_workspace(request: Request, wanted: NewWorkspace) -> dict[str, Any]:
     """Answers with the task, and at which address this machine reaches it."""
     parts: Parts = request.app.state.parts
     spec = workspace_of(parts.lab, wanted.user, wanted.port, wanted.variables)
-    workspace_leases.reserve(parts, spec, wanted.user)
+    spec = workspace_leases.reserve(parts, spec, wanted.user)
     seen = parts.supervisor.want(spec, owner=wanted.user, actor=wanted.user)
     refuse_ended(spec, seen)
     return parts.supervisor.task(spec.id).to_json() | {"address": parts.lab.runtime.connect(spec.id, wanted.port)}

@@ -1,0 +1,105 @@
+"""Closing the browser loses no output of a running cell: the page is closed, opened again, and has all of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from browser import needs_chromium, opened_page, shoot
+from conftest import CommandLine
+from nbformat.v4 import new_code_cell, new_notebook
+
+from ailab.waiting import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.browser, needs_chromium]
+LINES = 12
+CODE = f"import time\nfor line in range({LINES}):\n    print('line', line, flush=True)\n    time.sleep(1.5)\n'the end'"
+
+
+@pytest.fixture
+def notebook(science: CommandLine) -> Path:
+    science.run("up", timeout=900)
+    path: Path = science.lab / "notebooks" / f"kept-{time.monotonic_ns()}.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell(CODE), new_code_cell("1 + 1")], metadata=kernel), path)
+    owner = science.lab.stat()
+    os.chown(path, owner.st_uid, owner.st_gid)
+    return path
+
+
+def open_notebook(page: Any, lab: CommandLine, notebook: Path) -> None:
+    found = lab.json("open")
+    page.goto(found["url"])
+    page.wait_for_selector("header nav a")
+    base = found["url"].partition("/hub/")[0]
+    page.goto(f"{base}/user/{found['user']}/lab/tree/notebooks/{notebook.name}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell:visible")
+
+
+def cells(page: Any) -> Any:
+    """Those of the notebook in front; JupyterLab opens what was open before, too."""
+    return page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell")
+
+
+def begin(page: Any, lab: CommandLine, notebook: Path) -> None:
+    open_notebook(page, lab, notebook)
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    cells(page).first.locator(".cm-content").click()
+    page.keyboard.press("Shift+Enter")
+    cells(page).locator(".jp-OutputArea-output", has_text="line 1").first.wait_for()
+
+
+def saved_output(notebook: Path) -> str | None:
+    """What the file has of the first cell's output; None while it is being written."""
+    try:
+        cell = nbformat.read(notebook, as_version=4).cells[0]
+    except nbformat.reader.NotJSONError:
+        return None
+    return "".join(str(output.get("text", "")) + str(output.get("data", "")) for output in cell.outputs)
+
+
+def test_one_that_still_runs_when_the_page_is_back(science: CommandLine, notebook: Path) -> None:
+    with opened_page("kept-outputs-before") as page:
+        begin(page, science, notebook)
+    time.sleep(3)
+    with opened_page("kept-outputs") as page:
+        open_notebook(page, science, notebook)
+        cell = cells(page).first
+        cell.locator(".jp-OutputArea-output", has_text="line 3").first.wait_for(timeout=15_000)
+        shoot(page, "kept-outputs")
+        cell.locator(".jp-OutputArea-output", has_text="the end").first.wait_for()
+        cell.locator(".jp-InputPrompt", has_text="[1]:").wait_for()
+        text = cell.locator(".jp-OutputArea").inner_text()
+        assert [line for line in text.splitlines() if line.startswith("line")] == [f"line {n}" for n in range(LINES)]
+        # The kernel goes on, and what is run now is shown as ever.
+        cells(page).nth(1).locator(".cm-content").click()
+        page.keyboard.press("Shift+Enter")
+        cells(page).nth(1).locator(".jp-OutputArea-output", has_text="2").wait_for()
+    wait_for(lambda: "the end" in (saved_output(notebook) or ""), timeout=20, what="the notebook to be saved")
+    assert (saved_output(notebook) or "").count("line") == LINES
+
+
+def test_one_that_has_ended_meanwhile(science: CommandLine, notebook: Path) -> None:
+    with opened_page("kept-outputs-before") as page:
+        begin(page, science, notebook)
+    time.sleep(LINES * 1.5 + 1)
+    with opened_page("kept-outputs") as page:
+        open_notebook(page, science, notebook)
+        cells(page).locator(".jp-OutputArea-output", has_text="the end").first.wait_for(timeout=15_000)
+        wait_for(lambda: "the end" in (saved_output(notebook) or ""), timeout=20, what="the notebook to be saved")
+        assert (saved_output(notebook) or "").count("line") == LINES
+        # Who clears it, and comes back, does not get it again.
+        cells(page).first.locator(".cm-content").click()
+        page.locator(".lm-MenuBar-itemLabel", has_text="Edit").click()
+        page.locator(".lm-Menu-item[data-command='editmenu:clear-all']").click()
+        page.keyboard.press("Control+s")
+        wait_for(lambda: saved_output(notebook) == "", timeout=20, what="the cleared notebook to be saved")
+    with opened_page("kept-outputs-cleared") as page:
+        open_notebook(page, science, notebook)
+        page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+        time.sleep(2)
+        assert cells(page).locator(".jp-OutputArea-output").count() == 0
