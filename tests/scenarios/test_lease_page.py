@@ -35,10 +35,10 @@ def test_the_page_follows_what_is_held(science: CommandLine) -> None:
         (job,) = submitted(science, "--cwd", str(science.lab / "notebooks"), *words)
         row = page.locator("tr", has_text=f"job-{job}")
         row.wait_for()
-        # It computes, and the page says so without being loaded anew.
+        # It computes, and the page says so without being loaded anew. How much, others on the machine decide.
         page.wait_for_function(
             "job => [...document.querySelectorAll('tr')].some(row => row.innerText.includes(job) "
-            "&& / [5-9][0-9] %|1[0-9][0-9] %/.test(row.innerText.replaceAll('\\t', ' ')))",
+            "&& /\\s([3-9]|[1-9][0-9]+) %/.test(row.innerText))",
             arg=f"job-{job}",
         )
         shoot(page, "leases")
