@@ -48,9 +48,16 @@ def cells(page: Any) -> Any:
 def begin(page: Any, lab: CommandLine, notebook: Path) -> None:
     open_notebook(page, lab, notebook)
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    wait_for(lambda: is_run(page), timeout=60, what="the cell to be run")
+    cells(page).locator(".jp-OutputArea-output", has_text="line 1").first.wait_for()
+
+
+def is_run(page: Any) -> bool:
+    """Run the first cell; whether it runs. What is asked for before the notebook has its kernel JupyterLab drops."""
     cells(page).first.locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
-    cells(page).locator(".jp-OutputArea-output", has_text="line 1").first.wait_for()
+    time.sleep(1)
+    return "[ ]" not in cells(page).first.locator(".jp-InputPrompt").inner_text()
 
 
 def saved_output(notebook: Path) -> str | None:
