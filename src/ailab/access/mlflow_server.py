@@ -56,7 +56,7 @@ class Guard:
             return
         parts = scope["path"][len(PREFIX) :].strip("/").split("/")
         noun = parts[parts.index("mlflow") + 1 : parts.index("mlflow") + 2] if "mlflow" in parts[:3] else parts[:1]
-        if _CLOSED.intersection(noun):
+        if _CLOSED.intersection(noun) or not scope["path"].startswith(PREFIX + "/"):
             await _refuse(send, 404, "This lab's MLflow does not offer it.")
             return
         if parts[-2:] == ["experiments", "create"] and "mlflow" in parts[:3]:
