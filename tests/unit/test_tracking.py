@@ -168,8 +168,10 @@ def test_names_are_ones_that_mlflow_takes(name: str, key: str) -> None:
 def test_a_job_as_a_run(tmp_path: Path) -> None:
     request = JobRequest(("python", "train.py", "--rate=0.1", "data"), str(tmp_path / "notebooks/mnist"))
     snapshot = {"command": list(request.command), "cwd": request.cwd, "code": "c" * 64, "seed": 7, "gpus": ["A", "A"]}
-    job = Job(3, "x", "ada", "failed", request, snapshot, 0, 1.0, 0.0, 2.0, 3.0, 1, "exit-status", "", 2, 0, "", None,
-              None, None)  # fmt: skip
+    times = {"submitted_at": 1.0, "not_before": 0.0, "started_at": 2.0, "ended_at": 3.0}
+    nothing: dict[str, Any] = dict.fromkeys(Job.__dataclass_fields__)
+    told = {"id": 3, "name": "x", "owner": "ada", "state": "failed", "reason": "exit-status", "note": "", "attempt": 2}
+    job = Job(**{**nothing, **told, **times, "request": request, "snapshot": snapshot})
     run = job_run(job, tmp_path / "3", tmp_path)
     assert (run.experiment, run.status, run.ended) == ("ada/notebooks/mnist", "FAILED", 3.0)
     assert run.params == {"args.rate": "0.1", "args.1": "data"}
