@@ -1,8 +1,8 @@
 """The peer of `ailab image build`: the Dockerfile that people write, with the same packages in the same versions.
 
 Both stand on the same Debian, and are given the same two Pythons. As ours, the peer has an environment of the lab's
-packages, and one each for JupyterHub, TensorBoard and Node: what they name does not go into one; all are made by uv,
-with pip. The lab's packages come last, so that one package more leaves the other layers to the cache.
+packages, and one each for JupyterHub, TensorBoard, Node and MLflow: what they name does not go into one; all are made
+by uv, with pip. The lab's packages come last, so that one package more leaves the other layers to the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ailab.images.builder import Builder, Work
 NAME = "ailab-bench/peer"
 UV = "/opt/python/control/uv venv -q --seed"
 OWN = "/opt/python/control/pythons/python3.*/bin/python3.*"
-ENVIRONMENTS = {"hub": "control.txt", "tensorboard": "tensorboard.txt", "node": "node.txt"}
+ENVIRONMENTS = {"hub": "control.txt", "tensorboard": "tensorboard.txt", "node": "node.txt", "mlflow": "mlflow.txt"}
 # The way to downloads that the building machine has, as in our own builds.
 RUN = """\
 RUN --mount=type=secret,id=downloads --mount=type=secret,id=ca \\
@@ -34,7 +34,7 @@ class Peer:
         self._secrets = secrets
         self._context = folder
         self._context.mkdir(parents=True)
-        control = [path for path in (ours / "requirements/control").iterdir() if path.name in ENVIRONMENTS.values()]
+        control = [path for path in (ours / "requirements").rglob("*.txt") if path.name in ENVIRONMENTS.values()]
         for path in (*control, ours / "pythons.tar", ours / "proxy.tar"):
             shutil.copy2(path, self._context)
         debian = next(line for line in (ours / "Dockerfile").read_text().splitlines() if line.startswith("FROM "))

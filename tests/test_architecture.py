@@ -15,12 +15,13 @@ FOUNDATION = {
     "downloads", "files", "engine", "engine_gpus", "migrations", "dpkg",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
-            "backup", "pipelines", "doctor", "notebooks", "bundles"}  # fmt: skip
+            "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip
 MAY_ALSO_USE = {
     "environments": {"stacks"},
     "bundles": {"environments"},
     "images": {"environments"},
     "jobs": {"runtimes", "resources"},
+    "tracking": {"jobs"},
     "models": {"runtimes", "resources"},
     "access": {"runtimes", "resources"},
 }
@@ -41,6 +42,7 @@ WIRING = {
     "checkup",
     "working",
     "asking",
+    "tracking_setup",
 }
 TOP = {"daemon", "portal", "cli", "__main__"}
 # What a layer may import, besides itself.
@@ -59,10 +61,13 @@ ALLOWED = {
 STANDALONE = {
     "runtimes/shim.py",
     "access/tensorboard_server.py",
+    "access/mlflow_server.py",
     "images/finish_layer.py",
     "progress_client/ailab_progress.py",
     "progress_client/ailab_jobs.py",
     "progress_client/ailab_magic.py",
+    "progress_client/ailab_trainings.py",
+    "progress_client/sitecustomize.py",
 }
 LONGEST_FILE = 400
 

@@ -94,7 +94,7 @@ def _fetch_wheels(lab: Lab, locked: Lock, generation: Generation, staging: Path,
     with step(_("Fetching ailab's own packages")) as far:
         control = (provision.checkout() / _CONTROL).read_text(encoding="utf-8")
         wheelhouse.fetch(control, own, staging / "control/wheels", uv, far)
-        for name in tools.PYTHON_TOOLS:
+        for name in tools.python_tools(mlflow=lab.settings.tracking.mlflow):
             text = (tools.REQUIREMENTS / name).read_text(encoding="utf-8")
             wheelhouse.fetch(text, own, staging / "wheels", uv, far)
 

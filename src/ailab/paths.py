@@ -168,6 +168,16 @@ class LabPaths:
         return self.state / "snapshots"
 
     @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts, and how far each run has been written there."""
+        return self.state / "mlflow"
+
+    @property
+    def trainings(self) -> Path:
+        """What trainings in notebooks report, a file a training."""
+        return self.state / "trainings"
+
+    @property
     def run(self) -> Path:
         """The 0700 folder of sockets and pid files, which who needs it makes."""
         inside = self.state / "run"
@@ -185,6 +195,16 @@ class LabPaths:
     def portal_socket(self) -> Path:
         """Beside the hub's: it asks for the same login, and a container may knock at it, too."""
         return self.hub_socket.with_name("portal.sock")
+
+    @property
+    def mlflow_socket(self) -> Path:
+        """In a folder for what tasks may reach of MLflow."""
+        return self.run / "mlflow" / "mlflow.sock"
+
+    @property
+    def mlflow_bell(self) -> Path:
+        """A connection to it has MLflow started, where it does not run yet; the answer is whether it will."""
+        return self.run / "mlflow" / "bell.sock"
 
     @property
     def workspaces(self) -> Path:

@@ -120,6 +120,12 @@ class ImageSection(Section):
     registry: Text = Field("", description='Where images are pushed: "host:5000/team".')
 
 
+class TrackingSection(Section):
+    mlflow: bool = Field(
+        True, strict=True, description="Whether jobs and trainings in notebooks are runs in the lab's MLflow."
+    )
+
+
 class MirrorsSection(Section):
     pypi: Text = Field("", description="A PyPI mirror's simple index.")
     python: Text = Field("", description="A mirror of python-build-standalone's releases.")
@@ -139,6 +145,7 @@ class Settings(Section):
     mounts: dict[MountName, Mount] = Field({}, description="Folders of this machine that are in the lab, by name.")
     access: AccessSection = AccessSection()
     image: ImageSection = ImageSection()
+    tracking: TrackingSection = TrackingSection()
     mirrors: MirrorsSection = MirrorsSection()
 
     def located(self, lab: Path) -> Settings:

@@ -186,6 +186,8 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
             return problem, _("A port is a number from 1 to 65535.")
         case "string_type":
             return problem, _('Write a text in quotes: {key} = "..."').format(key=location[-1])
+        case "bool_type":
+            return problem, _("Write true or false without quotes: {key} = true").format(key=location[-1])
         case "list_type":
             return problem, _('Write a list: {key} = ["one", "two"]').format(key=location[-1])
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -249,6 +251,8 @@ def set_value(path: Path, section: str, key: str, value: object) -> None:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):

@@ -175,7 +175,7 @@ def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path,
     """The variables of a member, as they hold at `site`, where `programs` are the environment's and `client` has the
     client that reports progress. What the person has set comes last but for what tells the job where it is."""
     from ailab import downloads
-    from ailab.access.services import base_environment
+    from ailab.access.services import base_environment, tracking_variables
 
     request, there = job.request, site.lab
     own = there.jobs / str(job.id)
@@ -187,7 +187,7 @@ def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path,
         "AILAB_LAB": str(there.root),
         "AILAB_MODELS": str(there.root / "models"),
     }
-    environment |= {"AILAB_LANGUAGE": lab.settings.lab.language}
+    environment |= {"AILAB_LANGUAGE": lab.settings.lab.language} | tracking_variables(lab.settings, there)
     if request.seed is not None:
         environment |= {"PYTHONHASHSEED": str(request.seed), "AILAB_SEED": str(request.seed)}
         # TensorFlow's own switch for equal results: its documentation of tf.config.experimental.enable_op_determinism.
@@ -200,12 +200,13 @@ def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path,
         environment |= variables(request.strategy, request.workers, job.members, member.number, hosts)
     if member.number == 0:
         # One tells of all: the points of several would be mixed in the file.
-        environment |= {"AILAB_PROGRESS": str(own / "progress.jsonl")}
+        environment |= {"AILAB_PROGRESS": str(own / "progress.jsonl"), "AILAB_TRAINING": str(own / "training.jsonl")}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,
         "AILAB_ATTEMPT": str(job.attempt),
         "AILAB_CHECKPOINTS": str(own / "checkpoints"),
+        "AILAB_RUN": str(own / "run.json"),
         "AILAB_LOGS": str(there.logs / "jobs" / str(job.id)),
     }
 
@@ -282,4 +283,5 @@ def forget_old(lab: Lab, jobs: Jobs) -> None:
         for task in tasks_among(known, job):
             lab.runtime.remove(task)
         shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
+        (lab.paths.mlflow / "runs" / f"{task_prefix(job)}.json").unlink(missing_ok=True)
     collect(CodeStore(lab.paths.snapshots), jobs.codes())

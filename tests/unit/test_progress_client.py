@@ -52,10 +52,13 @@ def test_it_is_python_3_8(file: Path) -> None:
     ast.parse(file.read_text(), feature_version=(3, 8))
 
 
-@pytest.mark.parametrize("module", ["ailab_progress", "ailab_jobs", "ailab_magic"])
+MODULES = ["ailab_progress", "ailab_trainings", "ailab_jobs", "ailab_magic", "sitecustomize"]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_it_needs_nothing_but_python_and_what_is_beside_it(module: str) -> None:
     there = {file.stem for file in CLIENT.iterdir() if file.name != "__pycache__"}
-    assert there == {"ailab_progress", "ailab_jobs", "ailab_magic"}, "all of the folder is importable in a job"
+    assert there == set(MODULES), "all of the folder is importable in a job"
     tree = ast.parse((CLIENT / f"{module}.py").read_text(), feature_version=(3, 8))
     wanted = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     wanted |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}

@@ -15,6 +15,7 @@ from ailab.runtimes.base import Site, TaskKind, TaskSpec
 from ailab.settings import Settings
 
 PORTAL_PREFIX = "/services/ailab/"
+MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"
 # Where the hub has its server listen.
 _LISTENS = "JUPYTERHUB_SERVICE_URL"
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
@@ -24,6 +25,13 @@ _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRA
 def socket_url(path: Path) -> str:
     """The address of a unix socket as JupyterHub and its proxy write it."""
     return f"http+unix://{quote(str(path), safe='')}"
+
+
+def web_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the lab."""
+    host = settings.access.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{host}:{settings.access.port}/"
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -88,6 +96,32 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
     ]
 
 
+def mlflow_spec(lab: LabPaths, python: Path) -> TaskSpec:
+    """MLflow's server, by the Python of its own environment. It is reached through the portal, which asks for the
+    login, and by the lab's tasks through its socket."""
+    command = (str(python), "-P", str(Path(__file__).with_name("mlflow_server.py")))
+    return TaskSpec(
+        id="mlflow",
+        name="mlflow",
+        kind=TaskKind.extra,
+        command=(*command, str(lab.mlflow_socket), str(lab.mlflow), MLFLOW_PREFIX),
+        environment=base_environment(os.environ),
+        cwd=str(lab.mlflow),
+        ports=(str(lab.mlflow_socket),),
+    )
+
+
+def tracking_variables(settings: Settings, there: LabPaths) -> dict[str, str]:
+    """What a task is told of MLflow, as it holds where the lab's files are at `there`. The address is the one that
+    people open; a Python with ailab's client goes to the socket instead."""
+    if not settings.tracking.mlflow:
+        return {}
+    return {
+        "MLFLOW_TRACKING_URI": web_url(settings).rstrip("/") + MLFLOW_PREFIX,
+        "AILAB_MLFLOW": str(there.mlflow_socket.parent),
+    }
+
+
 def workspace_spec(
     settings: Settings, lab: LabPaths, site: Site, user: str, port: int, variables: Mapping[str, str]
 ) -> TaskSpec:
@@ -106,7 +140,10 @@ def workspace_spec(
         "AILAB_LOGS": str(there.logs),
         "AILAB_MODELS": str(there.root / "models"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        **tracking_variables(settings, there),
     }
+    if settings.tracking.mlflow:
+        ours["AILAB_TRAININGS"] = str(there.trainings)
     # With the way to downloads: `pip install` in a notebook or a terminal goes where ailab's own go.
     environment = base_environment(os.environ) | downloads.variables(settings.mirrors, os.environ)
     resources = settings.resources

@@ -1,4 +1,4 @@
-"""The tools beside the lab, each in an environment of its own: the proxy (Node) and TensorBoard."""
+"""The tools beside the lab, each in an environment of its own: the proxy (Node), TensorBoard, MLflow."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from ailab.paths import MachinePaths
 REQUIREMENTS = Path(__file__).parent.parent / "requirements"
 # The tools that are Python packages; Node is one for machines that have none.
 PYTHON_TOOLS = ("tensorboard.txt", "node.txt")
+# One more, where lab.toml has it.
+MLFLOW = "mlflow.txt"
 OLDEST_NODE = 20
 INSTALL_SECONDS = 900.0
 # The mark of a proxy folder whose node_modules are whole.
@@ -54,6 +56,16 @@ def proxy_folder(machine: MachinePaths) -> Path:
 
 def tensorboard_folder(machine: MachinePaths) -> Path:
     return machine.tools / _named("tensorboard", "tensorboard.txt")
+
+
+def mlflow_folder(machine: MachinePaths) -> Path:
+    return machine.tools / _named("mlflow", MLFLOW)
+
+
+def mlflow_python(machine: MachinePaths) -> Path | None:
+    """The Python of MLflow's environment; None where that is not installed, or not whole."""
+    folder = mlflow_folder(machine)
+    return folder / "bin/python" if (folder / ".done").exists() else None
 
 
 def node_folder(machine: MachinePaths) -> Path:
@@ -100,6 +112,18 @@ def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str]
         _environment(tensorboard_folder(machine), "tensorboard.txt", uv)
         _install_proxy(machine, node, environment)
         return find(machine)
+
+
+def install_mlflow(machine: MachinePaths, uv: Installer) -> None:
+    """Install MLflow's server, which nothing of the lab waits for."""
+    machine.tools.mkdir(parents=True, exist_ok=True)
+    with files.locked(machine.tools / ".mlflow.lock"):
+        _environment(mlflow_folder(machine), MLFLOW, uv)
+
+
+def python_tools(*, mlflow: bool) -> tuple[str, ...]:
+    """The requirements of the tools of a lab, with MLflow's where it has that."""
+    return (*PYTHON_TOOLS, MLFLOW) if mlflow else PYTHON_TOOLS
 
 
 def own_python() -> Path:

@@ -1,4 +1,4 @@
-"""What the commands of jobs share: whose they are, and refusals in the words that were typed."""
+"""What the commands of jobs share: whose they are, their states in words, refusals in the words that were typed."""
 
 from __future__ import annotations
 
@@ -33,3 +33,29 @@ def errors_as_typed(file: str) -> Iterator[None]:
         raise UsageError(
             f"{name}: {place['what']}", remedy=refused.remedy or _("What it may be: ailab run --help")
         ) from None
+
+
+def word(name: str) -> str:
+    """A state, a reason, or what a job waits for, in the reader's language."""
+    words = {
+        "queued": _("queued"),
+        "starting": _("starting"),
+        "running": _("running"),
+        "done": _("done"),
+        "failed": _("failed"),
+        "stopped": _("stopped"),
+        "exit-status": _("exit status"),
+        "out-of-memory": _("out of memory"),
+        "gpus-lost": _("lost its GPUs"),
+        "timeout": _("timed out"),
+        "lost": _("lost"),
+        "cannot-start": _("cannot start"),
+        "never": _("what it is after"),
+        "cpus": _("for CPUs"),
+        "memory": _("for memory"),
+        "gpus": _("for GPUs"),
+        "turn": _("for its turn"),
+        "time": _("for its time"),
+        "jobs": _("for other jobs"),
+    }
+    return words.get(name, name)

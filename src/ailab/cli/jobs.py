@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from ailab.cli import labs, watching
+from ailab.cli.job_words import word
+from ailab.cli.jobs_compare import compare
 from ailab.cli.output import print_json, say, table
 from ailab.i18n import _
 
@@ -19,6 +21,9 @@ def app() -> typer.Typer:
     group.callback(invoke_without_command=True)(jobs)
     group.command("show", help=_("All about one job."))(show)
     group.command("diff", help=_("What the second job has run otherwise than the first."))(diff)
+    group.command("compare", help=_("Several jobs beside each other: what differs, what their metrics came to."))(
+        compare
+    )
     return group
 
 
@@ -96,32 +101,6 @@ def as_text(found: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} {word(state)}" for state, count in sorted(found["counts"].items()))
         lines += ["", _("{shown} of {total} ({counts}). More: --limit").format(shown=shown, total=total, counts=counts)]
     return "\n".join(lines)
-
-
-def word(name: str) -> str:
-    """A state, a reason, or what a job waits for, in the reader's language."""
-    words = {
-        "queued": _("queued"),
-        "starting": _("starting"),
-        "running": _("running"),
-        "done": _("done"),
-        "failed": _("failed"),
-        "stopped": _("stopped"),
-        "exit-status": _("exit status"),
-        "out-of-memory": _("out of memory"),
-        "gpus-lost": _("lost its GPUs"),
-        "timeout": _("timed out"),
-        "lost": _("lost"),
-        "cannot-start": _("cannot start"),
-        "never": _("what it is after"),
-        "cpus": _("for CPUs"),
-        "memory": _("for memory"),
-        "gpus": _("for GPUs"),
-        "turn": _("for its turn"),
-        "time": _("for its time"),
-        "jobs": _("for other jobs"),
-    }
-    return words.get(name, name)
 
 
 def _short(text: str, width: int) -> str:

@@ -65,7 +65,7 @@ def _of_task(lab: Lab, task: str, *, following: bool, tail: int | None) -> None:
 
 def _state(lab: Lab, job: int, member: int | None) -> str:
     """A job's state, in a word. Raises `NotFound` for a member that the job does not have."""
-    from ailab.cli.jobs import word
+    from ailab.cli.job_words import word
 
     seen = lab.client.get(f"/api/jobs/{job}")
     if member is not None and member >= len(seen["members"]):
@@ -108,7 +108,7 @@ class _Patience:
         why = seen["waits_for"]
         if why in ("", self._told) or time.monotonic() < self._until:
             return
-        from ailab.cli.jobs import word
+        from ailab.cli.job_words import word
 
         self._told = why
         note(_("Job {id} waits {why}. Who holds what: ailab top").format(id=seen["id"], why=word(why)))
@@ -126,7 +126,7 @@ def _tell_end(seen: dict[str, Any]) -> int:
     if seen["state"] == "done":
         note(_("Job {id} is done.").format(id=seen["id"]))
         return 0
-    from ailab.cli.jobs import word
+    from ailab.cli.job_words import word
 
     note(_("Job {id}: {state}. {note}").format(id=seen["id"], state=word(seen["state"]), note=seen["note"]).strip())
     return 1

@@ -77,6 +77,8 @@ def as_text(document: dict[str, Any]) -> str:
     for one in (document, *document["tasks"]):
         if one.get("note"):
             lines += ["", *textwrap.wrap(one["note"], _COLUMNS)]
+    if document["mlflow"]["note"]:
+        lines += ["", *textwrap.wrap(_("MLflow: {note}").format(note=document["mlflow"]["note"]), _COLUMNS)]
     if document["state"] == "stopped":
         lines += ["", _("Start it: ailab up")]
     return "\n".join(lines)

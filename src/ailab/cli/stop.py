@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ailab.cli import job_words, labs
-from ailab.cli.jobs import word
+from ailab.cli.job_words import word
 from ailab.cli.output import print_json, say, step
 from ailab.errors import UsageError
 from ailab.i18n import _

@@ -11,6 +11,7 @@ from ailab import events
 from ailab.access.notebook_command import asked_for
 from ailab.access.secret_files import secret
 from ailab.asking import notebook_wish, workspace_wish
+from ailab.daemon.comparison import comparison, tensorboard_link
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import repeated, submitted
@@ -29,7 +30,11 @@ class DaemonBackstage:
         self.service_token = secret(paths, "service-token")
         self.language: str = parts.lab.settings.lab.language
         self.notebooks: Path = paths.root / "notebooks"
-        self.forwarded = {"tensorboard": paths.run / "tensorboard.sock"}
+        self.forwarded = {"tensorboard": paths.run / "tensorboard.sock", "mlflow": paths.mlflow_socket}
+
+    def prepare(self, tool: str) -> None:
+        if tool == "mlflow":
+            self._parts.mlflow.ready()
 
     def status(self) -> dict[str, Any]:
         return self._parts.status()
@@ -61,6 +66,12 @@ class DaemonBackstage:
 
     def job(self, job: int) -> dict[str, Any]:
         return one_job(self._parts, job, curves=True)
+
+    def compared(self, jobs: list[int]) -> dict[str, Any]:
+        return comparison(self._parts, jobs)
+
+    def tensorboard_of(self, jobs: list[int]) -> str | None:
+        return tensorboard_link(self._parts, jobs)
 
     def job_output(self, job: int, lines: int) -> list[str]:
         return list(Output(self._parts.lab.runtime, job).lines(lines))

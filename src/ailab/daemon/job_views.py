@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ailab.daemon.comparison import curves_of, links
 from ailab.daemon.parts import Parts
 from ailab.jobs import progress
 from ailab.jobs.model import JobState
@@ -29,10 +30,10 @@ def one_job(parts: Parts, job: int, *, curves: bool = False) -> dict[str, Any]:
     """One job; with `curves` what it has reported, by metric: pairs of where and how much (None: no finite number)."""
     found = parts.jobs.get(job)
     shown = _shown(parts, found, dict(parts.worker.blocked))
+    shown["links"] = links(parts, found)
     if curves:
-        reported = progress.read(progress_file(parts, job))
-        names = list(reported.latest)[:CURVES_SHOWN] if reported is not None else []
-        shown["curves"] = {name: _finite(reported.series(name)) for name in names} if reported is not None else {}
+        reported = curves_of(parts, job)
+        shown["curves"] = {name: _finite(reported[name]) for name in list(reported)[:CURVES_SHOWN]}
     return shown
 
 

@@ -16,6 +16,7 @@ from ailab import files
 from ailab.daemon.job_loop import JobLoop
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
+from ailab.daemon.tracking_loop import TrackingLoop
 from ailab.daemon.workspace_leases import with_own_gpus
 from ailab.errors import AilabError
 from ailab.lab import Lab
@@ -37,6 +38,7 @@ def main() -> None:
     lab.make_private_folders()
     private_folder(lab.paths.run)
     private_folder(lab.paths.hub_socket.parent)
+    private_folder(lab.paths.mlflow_socket.parent)
     if not hold(lab.paths.run / "daemon.lock"):
         sys.exit(3)
     serve(lab)
@@ -61,7 +63,8 @@ def serve(lab: Lab) -> None:
     parts = Parts.of(lab)
     renew_workspaces(parts)
     want_services(parts)
-    loops = [ReconcileLoop(parts), JobLoop(parts)]
+    parts.mlflow.begin()
+    loops = [ReconcileLoop(parts), JobLoop(parts), TrackingLoop(parts)]
     for loop in loops:
         loop.start()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ailab.access.users import Users
 from ailab.client import UnixConnection
+from ailab.daemon.mlflow_service import MlflowService
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
 from ailab.fingerprint import build_of
@@ -34,6 +35,7 @@ class Parts:
     measured: Measured
     jobs: Jobs
     worker: Worker
+    mlflow: MlflowService
     leaving: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -41,7 +43,8 @@ class Parts:
         store, measured = lab.store.open(), Measured(lab)
         jobs = Jobs(store)
         worker = Worker(jobs, lab.runtime, capacity_of(measured.machine), Working(lab, jobs))
-        return cls(lab, Supervisor(store, lab.runtime), Users(store), measured, jobs, worker)
+        supervisor = Supervisor(store, lab.runtime)
+        return cls(lab, supervisor, Users(store), measured, jobs, worker, MlflowService(lab, supervisor))
 
     def leave(self) -> None:
         """Have the process end; the tasks go on."""
@@ -51,7 +54,7 @@ class Parts:
     def status(self) -> dict[str, Any]:
         tasks = [task.to_json() for task in self.supervisor.tasks()]
         document = self.measured.document(tasks, hub_answers=hub_answers(self.lab.paths.hub_socket))
-        return document | {"build": build_of(self.lab)}
+        return document | {"mlflow": self.mlflow.state(), "build": build_of(self.lab)}
 
 
 def capacity_of(machine: Machine) -> Capacity:

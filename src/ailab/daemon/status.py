@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from ailab import __version__
+from ailab.access.services import web_url
 from ailab.environments.generations import Generation
 from ailab.environments.open_kernels import open_kernels
 from ailab.lab import Lab
@@ -20,13 +21,6 @@ MEASURE_EVERY_SECONDS = 2.0
 _NOT_MEASURED: dict[str, Any] = {"memory_bytes": None, "memory_peak_bytes": None, "cpu_percent": None, "limits": None}
 # What a person asks of an environment first; the page and the terminal show these.
 NOTABLE = ("tensorflow", "keras", "numpy", "pandas", "scipy", "matplotlib", "scikit-learn", "tensorboard", "torch")
-
-
-def lab_url(lab: Lab) -> str:
-    """Where a browser on this machine finds the lab."""
-    host = lab.settings.access.bind
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{lab.settings.access.port}/"
 
 
 def environment_json(generation: Generation | None) -> dict[str, Any] | None:
@@ -87,7 +81,7 @@ def _document(
     section, current = lab.settings.lab, lab.generations.current()
     return {
         "state": state,
-        "url": lab_url(lab),
+        "url": web_url(lab.settings),
         "version": __version__,
         "lab": {"name": section.name, "root": str(lab.paths.root), "language": section.language},
         "environment": environment_json(current),
@@ -96,6 +90,7 @@ def _document(
         "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
         "tasks": tasks,
         "note": silence,
+        "mlflow": {"state": "off", "note": ""},
     }
 
 

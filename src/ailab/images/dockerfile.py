@@ -33,7 +33,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of. The Pythons are paths in the image; `apt` are packages, name -> version, that the base
+    """What an image is made of. The Pythons are paths in the image; `beside` are tools that labs have or not, each made
+    in a stage of its own; `apt` are packages, name -> version, that the base
     does not have yet; `marks` are small files, path -> text; `labels` say what the image is."""
 
     lab: str
@@ -42,6 +43,7 @@ class Recipe:
     own_python: Path
     tools: Sequence[Tool]
     proxy: Path
+    beside: Sequence[Tool] = ()
     marks: Mapping[Path, str] = field(default_factory=dict)
     apt: Mapping[str, str] = field(default_factory=dict)
     wheels: bool = False
@@ -76,6 +78,7 @@ class Recipe:
             f"FROM {_BOTH} AS {_OWN}",
             f"COPY requirements/control {BUILD}/requirements/control/",
             self._installing(*self._tool_steps(), _finish(self.own_python, *(tool.folder for tool in self.tools))),
+            *(line for tool in self.beside for line in self._stage(tool)),
             "",
             "# The stack.",
             f"FROM {_BOTH}",
@@ -83,6 +86,7 @@ class Recipe:
             "",
             "# What was made beside it.",
             *(f"COPY --from={_OWN} {folder} {folder}/" for folder in sorted({CONTROL, self.proxy.parent})),
+            *(f"COPY --from={_named(tool)} {tool.folder} {tool.folder}/" for tool in self.beside),
             f"ADD proxy.tar {self.proxy}/",
             "",
             "# ailab itself. The lab's folder is open to any account; only its files are not.",
@@ -90,6 +94,16 @@ class Recipe:
             "",
             "# The user's packages.",
             *self._packages("lab.txt"),
+        ]
+
+    def _stage(self, tool: Tool) -> list[str]:
+        made = self._installed(self.own_python, tool.folder, tool.requirements)
+        left = [f"rm -rf {tool.folder}/{path}" for path in tool.unused]
+        return [
+            "",
+            f"FROM {_BOTH} AS {_named(tool)}",
+            f"COPY requirements/{tool.requirements} {BUILD}/requirements/",
+            self._installing(made, *left, f"touch {tool.folder}/.done", _finish(self.own_python, tool.folder)),
         ]
 
     def _ailab(self) -> list[str]:
@@ -147,6 +161,11 @@ class Recipe:
             f"CMD {_words(['up', '--foreground'])}",
             *(f"LABEL {name}={_quoted(value)}" for name, value in labels.items()),
         ]
+
+
+def _named(tool: Tool) -> str:
+    """Its stage's name."""
+    return tool.requirements.removesuffix(".txt")
 
 
 def _run(*steps: str, mounts: Sequence[str] = ()) -> str:

@@ -96,20 +96,34 @@ def diff(a: Snapshot, b: Snapshot, store: CodeStore) -> Differences:
     return Differences(tuple(_differences(a, b, store)), tuple(left_out.values()))
 
 
+def facts(one: Snapshot) -> dict[Kind, Mapping[str, str | None]]:
+    """What a job ran, by kind and name, in the order in which it is told. Of the code it is the digest of all of it."""
+    return {
+        Kind.command: {"": _first(one.command)},
+        Kind.argument: options_of(one.command[1:]),
+        Kind.folder: {"": one.cwd},
+        Kind.seed: {"": _number(one.seed)},
+        Kind.variable: dict.fromkeys(one.variables, ""),
+        Kind.code: {"": one.code or None},
+        Kind.git: _git(one),
+        Kind.input: {each.path: _shown(each) for each in one.inputs},
+        Kind.environment: _environment(one),
+        Kind.package: one.packages,
+        Kind.gpu: _gpus(one),
+        Kind.host: {"": one.host},
+        Kind.ailab: {"": one.ailab},
+    }
+
+
 def _differences(a: Snapshot, b: Snapshot, store: CodeStore) -> Iterator[Difference]:
-    yield from _fields(Kind.command, {"": _first(a.command)}, {"": _first(b.command)})
-    yield from _arguments(a.command[1:], b.command[1:])
-    yield from _fields(Kind.folder, {"": a.cwd}, {"": b.cwd})
-    yield from _fields(Kind.seed, {"": _number(a.seed)}, {"": _number(b.seed)})
-    yield from _fields(Kind.variable, dict.fromkeys(a.variables, ""), dict.fromkeys(b.variables, ""))
-    yield from _code(a, b, store)
-    yield from _fields(Kind.git, _git(a), _git(b))
-    yield from _inputs(a.inputs, b.inputs)
-    yield from _fields(Kind.environment, _environment(a), _environment(b))
-    yield from _fields(Kind.package, a.packages, b.packages)
-    yield from _fields(Kind.gpu, _gpus(a), _gpus(b))
-    yield from _fields(Kind.host, {"": a.host}, {"": b.host})
-    yield from _fields(Kind.ailab, {"": a.ailab}, {"": b.ailab})
+    before, after = facts(a), facts(b)
+    for kind in before:
+        if kind == Kind.argument:
+            yield from _arguments(a.command[1:], b.command[1:])
+        elif kind == Kind.code:
+            yield from _code(a, b, store)
+        else:
+            yield from _fields(kind, before[kind], after[kind])
 
 
 def _fields(kind: Kind, a: Mapping[str, str | None], b: Mapping[str, str | None]) -> Iterator[Difference]:
@@ -130,11 +144,11 @@ def _arguments(a: Sequence[str], b: Sequence[str]) -> Iterator[Difference]:
     """Option by option; where that shows nothing, as when only the order is another, the arguments as a whole."""
     if a == b:
         return
-    found = list(_fields(Kind.argument, _options(a), _options(b)))
+    found = list(_fields(Kind.argument, options_of(a), options_of(b)))
     yield from found or [Difference(Kind.argument.value, "", " ".join(a), " ".join(b))]
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
+def options_of(words: Sequence[str]) -> dict[str, str]:
     """`--rate 0.1`, `--rate=0.1` and `-r 0.1` by name, what stands for itself by its place from 1. An option given
     several times has all of its values, in their order."""
     found: dict[str, list[str]] = {}
@@ -171,10 +185,6 @@ def _environment(one: Snapshot) -> dict[str, str | None]:
 def _gpus(one: Snapshot) -> dict[str, str]:
     """How many of each name."""
     return {name: str(one.gpus.count(name)) for name in one.gpus}
-
-
-def _inputs(a: Sequence[Fingerprint], b: Sequence[Fingerprint]) -> Iterator[Difference]:
-    yield from _fields(Kind.input, {one.path: _shown(one) for one in a}, {one.path: _shown(one) for one in b})
 
 
 def _shown(one: Fingerprint) -> str:

@@ -121,10 +121,11 @@ class Progress:
                 while found and found[-1][0] >= where:
                     found.pop()
                 found.append((where, point.metrics[name]))
-        return _coarser(found, points)
+        return coarser(found, points)
 
 
-def _coarser(curve: Curve, points: int) -> Curve:
+def coarser(curve: Curve, points: int) -> Curve:
+    """At most `points` pairs, each the mean of what lies between."""
     if len(curve) <= points:
         return curve
     cuts = [index * len(curve) // points for index in range(points + 1)]

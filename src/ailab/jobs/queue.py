@@ -170,6 +170,12 @@ class Jobs:
             rows = connection.execute(select(table.c.state, func.count()).group_by(table.c.state))
             return {str(state): int(count) for state, count in rows}
 
+    def ended_since(self, moment: float) -> list[int]:
+        """The jobs that have ended since then, the first to end first."""
+        query = select(table.c.id).where(table.c.state.in_(ENDED), table.c.ended_at >= moment)
+        with self._engine.connect() as connection:
+            return [int(job) for job in connection.execute(query.order_by(table.c.ended_at)).scalars()]
+
     def queued(self, among: Collection[int] | None = None) -> list[RowMapping]:
         """What the scheduler needs of those that wait; `request` is left out, which is most of a row."""
         query = select(*(column for column in table.c if column.name not in _LARGE))

@@ -25,6 +25,7 @@ from ailab.portal.pages import Pages
 from ailab.portal.session import HEADERS, User
 
 _STATE_COOKIE = "ailab-login"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def create_portal(backstage: Backstage) -> FastAPI:
@@ -115,10 +116,11 @@ def create_portal(backstage: Backstage) -> FastAPI:
     add_job_api(app, backstage)
     add_lease_pages(app, LeasePages(backstage, pages))
 
-    @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=["GET", "POST", "HEAD"], include_in_schema=False)
+    @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=_METHODS, include_in_schema=False)
     async def tool(tool: str, request: Request, user: User) -> Response:
         if tool not in backstage.forwarded:
             raise AilabError(_("There is no such page."), remedy=PREFIX)
+        await asyncio.to_thread(backstage.prepare, tool)
         return await forwarder.forward(tool, request)
 
     app.mount(f"{PREFIX}static", StaticFiles(directory=Path(__file__).with_name("static")))

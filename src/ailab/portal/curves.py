@@ -12,6 +12,8 @@ Pair = tuple[float, float]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 8, 8, 18
 _LETTERS = 11
 _ASIDE = 5
+# As many as portal.css has.
+COLOURS = 8
 
 
 def svg_curve(series: Sequence[Pair], width: int, height: int, title: str = "") -> str:
@@ -20,19 +22,32 @@ def svg_curve(series: Sequence[Pair], width: int, height: int, title: str = "") 
     The line is broken where a value is no finite number. `title` is read aloud and shown on hovering; it may be any
     text. `width` and `height` are in pixels, and the picture shrinks with its place.
     """
-    known = [pair for pair in series if all(map(math.isfinite, pair))]
+    return _picture([series], width, height, title, colours=("",))
+
+
+def svg_curves(curves: Sequence[Sequence[Pair]], width: int, height: int, title: str = "") -> str:
+    """Several lines on the same axes, the first with the class `line-0`, which gives it its colour, and so on; after
+    the last of `COLOURS` they begin anew."""
+    colours = [f' class="line-{index % COLOURS}"' for index in range(len(curves))]
+    return _picture(curves, width, height, title, colours)
+
+
+def _picture(curves: Sequence[Sequence[Pair]], width: int, height: int, title: str, colours: Sequence[str]) -> str:
+    known = [pair for series in curves for pair in series if all(map(math.isfinite, pair))]
     parts = [
         f'<svg class="curve" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'xmlns="http://www.w3.org/2000/svg" fill="none" stroke="none">',
         f"<title>{escape(title)}</title>" if title else "",
         f'<path d="M{_LEFT} {_TOP}V{height - _BOTTOM}H{width - _RIGHT}" stroke="currentColor" stroke-opacity="0.35"/>',
-        *(_drawn(series, known, width, height) if known else [_label("–", width // 2, height // 2, "middle")]),
-        "</svg>",
     ]
-    return "".join(parts)
+    if not known:
+        return "".join([*parts, _label("–", width // 2, height // 2, "middle"), "</svg>"])
+    for series, colour in zip(curves, colours, strict=True):
+        parts += _lines(series, known, width, height, colour)
+    return "".join([*parts, *_labels(known, width, height), "</svg>"])
 
 
-def _drawn(series: Sequence[Pair], known: list[Pair], width: int, height: int) -> list[str]:
+def _lines(series: Sequence[Pair], known: Sequence[Pair], width: int, height: int, colour: str) -> list[str]:
     columns, values = zip(*known, strict=True)
     left, right, low, high = min(columns), max(columns), min(values), max(values)
 
@@ -41,17 +56,23 @@ def _drawn(series: Sequence[Pair], known: list[Pair], width: int, height: int) -
         y = height - _BOTTOM - _share(pair[1], low, high) * (height - _TOP - _BOTTOM)
         return f"{x:.1f},{y:.1f}"
 
-    drawn = [
+    return [
         # A line of one point is a dot, by its round ends.
         f'<polyline points="{" ".join(at(pair) for pair in (piece * 2 if len(piece) == 1 else piece))}" '
-        'stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"/>'
+        f'stroke="currentColor" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"{colour}/>'
         for piece in _pieces(series)
     ]
+
+
+def _labels(known: Sequence[Pair], width: int, height: int) -> list[str]:
+    """The least and the greatest of both axes; one where they are the same."""
+    columns, values = zip(*known, strict=True)
+    left, right, low, high = min(columns), max(columns), min(values), max(values)
     floor, middle = height - _BOTTOM, (height + _TOP - _BOTTOM + _LETTERS) // 2
     if low == high:
-        drawn.append(_label(_short(low), _LEFT - _ASIDE, middle, "end"))
+        drawn = [_label(_short(low), _LEFT - _ASIDE, middle, "end")]
     else:
-        drawn.append(_label(_short(high), _LEFT - _ASIDE, _TOP + _LETTERS - 3, "end"))
+        drawn = [_label(_short(high), _LEFT - _ASIDE, _TOP + _LETTERS - 3, "end")]
         drawn.append(_label(_short(low), _LEFT - _ASIDE, floor, "end"))
     drawn.append(_label(_short(left), _LEFT, height - _ASIDE, "start"))
     if left != right:

@@ -14,7 +14,10 @@ from ailab.i18n import _
 
 # Connection-wise headers (RFC 9110, 7.6.1), and what must not pass the door in either direction.
 _KEPT_BACK = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}
-_KEPT_BACK |= {"proxy-authenticate", "proxy-authorization", "authorization", "cookie", "set-cookie"}
+# Who asks, and from which page, the portal has looked at.
+_KEPT_BACK |= {"origin", "proxy-authenticate", "proxy-authorization", "authorization", "cookie", "set-cookie"}
+# One of them says that a request has a body (RFC 9112, 6).
+_BODY = {"content-length", "transfer-encoding"}
 
 
 class Unreachable(AilabError):
@@ -39,7 +42,9 @@ class Forwarder:
         headers = [(key, value) for key, value in request.headers.items() if key.lower() not in _KEPT_BACK]
         url = httpx.URL(path=request.url.path, query=request.url.query.encode())
         try:
-            onward = client.build_request(request.method, url, headers=headers, content=await request.body())
+            # As it comes: what is uploaded may be larger than what we have of memory.
+            content = request.stream() if _BODY.intersection(request.headers) else None
+            onward = client.build_request(request.method, url, headers=headers, content=content)
             answer = await client.send(onward, stream=True)
         except httpx.HTTPError as error:
             raise Unreachable(

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Form, Request
+from fastapi import FastAPI, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
@@ -16,6 +16,8 @@ from ailab.portal.backstage import Backstage
 from ailab.portal.job_pages import JobPages
 from ailab.portal.login import PREFIX
 from ailab.portal.session import HEADERS, User
+
+Jobs = Annotated[list[int], Query()]
 
 
 class NotebookJob(BaseModel):
@@ -44,6 +46,15 @@ def add_job_pages(app: FastAPI, pages: JobPages) -> None:
     @app.get(f"{PREFIX}jobs/live")
     async def jobs_live(request: Request, user: User) -> Response:
         return HTMLResponse(await asyncio.to_thread(pages.jobs_live, request), headers=HEADERS)
+
+    @app.get(f"{PREFIX}jobs/compare")
+    async def compare(request: Request, user: User, job: Jobs) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.compare, request, user, job), headers=HEADERS)
+
+    @app.get(f"{PREFIX}jobs/tensorboard")
+    async def tensorboard(user: User, job: Jobs) -> Response:
+        """TensorBoard with the runs of the chosen jobs alone."""
+        return RedirectResponse(await asyncio.to_thread(pages.tensorboard, job), 303)
 
     @app.get(f"{PREFIX}jobs/{{job}}")
     async def job(request: Request, user: User, job: int) -> Response:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class TaskKind(StrEnum):
-    """What a task is to people."""
+    """What a task is to people. `extra`: a service without which the lab is ready all the same."""
 
     service = "service"
+    extra = "extra"
     workspace = "workspace"
     job = "job"
     member = "member"

@@ -12,7 +12,7 @@ from ailab.runtimes.routed import RoutedRuntime
 
 # What lab.toml calls a runtime is where people's tasks run. The lab's own services and chores are of the machine: they
 # hold the web port, the secrets and the sockets.
-_OF_THE_MACHINE = (TaskKind.service, TaskKind.chore)
+_OF_THE_MACHINE = (TaskKind.service, TaskKind.extra, TaskKind.chore)
 _PLACES: dict[str, Mapping[TaskKind, str]] = {
     ProcessRuntime.name: dict.fromkeys(TaskKind, ProcessRuntime.name),
     DockerRuntime.name: dict.fromkeys(TaskKind, DockerRuntime.name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from ailab.daemon.comparison import comparison
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.errors import Conflict
@@ -129,6 +130,12 @@ def diff_jobs(request: Request, job: int, other: int) -> dict[str, Any]:
     parts = _parts(request)
     first, second = (_snapshot_of(parts, one) for one in (job, other))
     return diff(first, second, CodeStore(parts.lab.paths.snapshots)).to_json()
+
+
+@router.get("/comparison")
+def compare_jobs(request: Request, job: Annotated[list[int], Query()]) -> dict[str, Any]:
+    """Several jobs beside each other: what differs, what each metric came to, the curves."""
+    return comparison(_parts(request), job)
 
 
 def _snapshot_of(parts: Parts, job: int) -> Snapshot:

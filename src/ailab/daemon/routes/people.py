@@ -8,9 +8,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from ailab.access.services import web_url
 from ailab.access.users import User
 from ailab.daemon.parts import Parts
-from ailab.daemon.status import lab_url
 
 router = APIRouter(tags=["people"])
 
@@ -59,4 +59,4 @@ def first_user(request: Request, wanted: Name) -> dict[str, Any]:
 def make_link(request: Request, wanted: Name) -> dict[str, str]:
     parts = _parts(request)
     code = parts.users.make_link_code(wanted.name, actor="open")
-    return {"url": f"{lab_url(parts.lab)}hub/login-link?code={quote(code)}"}
+    return {"url": f"{web_url(parts.lab.settings)}hub/login-link?code={quote(code)}"}

@@ -7,7 +7,11 @@ async function refresh() {
     const answer = await fetch(part.dataset.source, { headers: { Accept: "text/html" }, redirect: "error" });
     if (!answer.ok) return;
     const text = await answer.text();
-    if (text !== part.dataset.shown) { part.innerHTML = text; part.dataset.shown = text; }
+    if (text === part.dataset.shown) return;
+    const chosen = [...part.querySelectorAll("input:checked")].map((box) => box.value);
+    part.innerHTML = text;
+    part.dataset.shown = text;
+    for (const box of part.querySelectorAll("input")) box.checked = chosen.includes(box.value);
   } catch { /* the lab restarts: the next turn finds it again */ }
 }
 setInterval(refresh, EVERY);

@@ -1,0 +1,1 @@
+"""Tracking: jobs and trainings in notebooks as runs of the lab's MLflow."""
