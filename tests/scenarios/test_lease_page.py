@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 
@@ -56,7 +57,8 @@ def test_top_goes_on_until_it_is_interrupted(science: CommandLine) -> None:
     words = ("--cpus", "1", "--grace", "1s", "--", "python", "-c", BUSY)
     (job,) = submitted(science, "--cwd", str(science.lab / "notebooks"), *words)
     primary, secondary = pty.openpty()
-    program = [str(science.program), "--lab", str(science.lab), "top", "--watch"]
+    # Whoever runs the tests in the background (nohup) has interrupts ignored, and so would all that they start.
+    program = ["env", "--default-signal=INT", str(science.program), "--lab", str(science.lab), "top", "--watch"]
     watching = subprocess.Popen(program, env=science.environment, stdout=secondary, stderr=secondary, stdin=secondary)
     os.close(secondary)
     try:
@@ -65,7 +67,7 @@ def test_top_goes_on_until_it_is_interrupted(science: CommandLine) -> None:
         _read_until(primary, "Waiting  0 jobs")
         seen = {lease["task"] for lease in science.json("top")["leases"]}
         assert f"job-{job}" not in seen
-        watching.send_signal(2)
+        watching.send_signal(signal.SIGINT)
         assert watching.wait(20) == 0
     finally:
         watching.kill()
