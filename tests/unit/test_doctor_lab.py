@@ -131,6 +131,20 @@ def test_processes_of_a_lab_that_was_removed(lab: LabPaths, tmp_path: Path) -> N
         wait_for(lambda: not Path(f"/proc/{child}").exists(), timeout=20, what="the task to end with its shim")
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="a process that sees other files is made by root")
+@pytest.mark.parametrize(("before", "told"), [((), True), (("unshare", "--mount"), False)])
+def test_processes_in_a_container_work_on_folders_of_their_own(
+    tmp_path: Path, before: tuple[str, ...], told: bool
+) -> None:
+    words = ("sh", "-c", "echo; read line", "/opt/ailab/runtimes/shim.py", "/none/.ailab/tasks/hub")
+    with subprocess.Popen([*before, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stdout.readline() == b"\n"
+        said = " ".join(finding.remedy for finding in processes.orphans(facts_of(tmp_path)))
+        assert (str(running.pid) in said.split()) == told
+        running.communicate(b"\n")
+
+
 def listening(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX)
     made.bind(str(path))

@@ -59,10 +59,18 @@ def _ours(facts: Facts) -> Iterator[tuple[int, Path]]:
             mine = facts.uid in (0, entry.stat().st_uid)
         except OSError:
             continue
-        words = _words(facts, int(entry.name)) if mine else []
+        words = _words(facts, int(entry.name)) if mine and not _is_in_a_container(facts, entry) else []
         for word, folder in pairwise(words):
             if word.endswith(_SHIM) or (word == "--lab" and _DAEMON in words):
                 yield int(entry.name), Path(folder)
+
+
+def _is_in_a_container(facts: Facts, process: Path) -> bool:
+    """Whether a process sees other files than we do: a folder that it names is not to be looked for here."""
+    try:
+        return (process / "ns/mnt").readlink() != (facts.system / "proc/self/ns/mnt").readlink()
+    except OSError:
+        return False
 
 
 def _words(facts: Facts, pid: int) -> list[str]:
