@@ -19,6 +19,7 @@ from ailab import events
 from ailab.access.users import Users
 from ailab.daemon import workspace_leases
 from ailab.daemon.idle_gpus import LOOK_SECONDS, IdleGpus
+from ailab.daemon.mlflow_service import MlflowService
 from ailab.daemon.parts import Parts
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
@@ -54,7 +55,9 @@ class House:
         self.lab, store = lab, lab.store.open()
         jobs = Jobs(store)
         worker = Worker(jobs, lab.runtime, CAPACITY, self.make_specs)
-        self.parts = Parts(lab, Supervisor(store, lab.runtime), Users(store), Measured(lab), jobs, worker)
+        supervisor = Supervisor(store, lab.runtime)
+        mlflow = MlflowService(lab, supervisor)
+        self.parts = Parts(lab, supervisor, Users(store), Measured(lab), jobs, worker, mlflow)
         self.time = 1000.0
         self.idle = IdleGpus(self.parts, lambda: self.time)
 

@@ -12,6 +12,7 @@ from patients import a_lab
 from ailab import events
 from ailab.access.users import Users
 from ailab.cli.events import _why
+from ailab.daemon.mlflow_service import MlflowService
 from ailab.daemon.parts import Parts
 from ailab.daemon.progress_events import LOOK_SECONDS, ProgressEvents
 from ailab.daemon.status import Measured
@@ -44,7 +45,7 @@ class Training:
         store = lab.store.open()
         jobs, supervisor = Jobs(store), Supervisor(store, lab.runtime)
         worker = Worker(jobs, lab.runtime, Capacity(4, 2**33), lambda *_: None)  # type: ignore[arg-type,return-value]
-        return Parts(lab, supervisor, Users(store), Measured(lab), jobs, worker)
+        return Parts(lab, supervisor, Users(store), Measured(lab), jobs, worker, MlflowService(lab, supervisor))
 
     def report(self, at: float, **metrics: object) -> None:
         with self.file.open("a") as sink:
