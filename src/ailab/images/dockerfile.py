@@ -117,7 +117,8 @@ class Recipe:
                 "sed -i 's/^\\(passwd\\|group\\):.*/& extrausers/' /etc/nsswitch.conf",
                 f"mkdir -p {folders}",
                 f"chmod 1777 {IMAGE_LAB} {folders}",
-                _finish(self.own_python, site, self.proxy),
+                # A folder that is copied from a stage has a time of its own, which its parts' finish evens out.
+                _finish(self.own_python, site, self.proxy, *(tool.folder / "lib" for tool in self.beside)),
             ),
         ]
 
