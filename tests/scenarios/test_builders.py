@@ -18,6 +18,7 @@ from engines import needs_engine, tree
 from podman_service import needs_podman
 
 from ailab import engine
+from ailab.settings_file import set_value
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.root, needs_engine, needs_podman]
@@ -38,6 +39,8 @@ def lab(machine_home: Path, folder: Path) -> Iterator[CommandLine]:
         settings = line.paths.settings
         text = settings.read_text().replace('name = "lab"', 'name = "builders"')
         settings.write_text(text.replace("system = []", 'system = ["tree"]'))
+        # A stage of its own as ailab's is, which is compared; each would take half a minute more in every build.
+        set_value(settings, "tracking", "mlflow", False)
         yield replace(line, environment=line.environment | podman_service.config(folder))
 
 

@@ -43,7 +43,8 @@ def running() -> Iterator[SecondEngine]:
 def lab(machine_home: Path, running: SecondEngine) -> Iterator[CommandLine]:
     """Up, with its containers on the second engine; the image is made by this machine's, which has a network."""
     with made_lab(machine_home, "science") as line:
-        for section, key, value in (("lab", "runtime", "docker"), ("lab", "name", "restart-test")):
+        wanted = (("lab", "runtime", "docker"), ("lab", "name", "restart-test"), ("tracking", "mlflow", False))
+        for section, key, value in wanted:
             set_value(line.paths.settings, section, key, value)
         if running.programs is not None:
             set_value(line.paths.settings, "resources", "gpus", ["0"])

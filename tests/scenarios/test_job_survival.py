@@ -23,7 +23,7 @@ from ailab.runtimes.process import ProcessRuntime
 from ailab.store import Store
 
 pytestmark = pytest.mark.lab
-KILLS = int(os.environ.get("AILAB_CHECK_KILLS") or 30)
+KILLS = int(os.environ.get("AILAB_CHECK_KILLS") or 20)
 JOBS = KILLS * 5 // 2
 # Some are two tasks. None of those fails: of one that does, the other may be stopped before it has said anything.
 GANGS = {number for number in range(JOBS) if number % 3 == 1 and number % 5}
