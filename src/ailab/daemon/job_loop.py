@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 
 from ailab.daemon import workspace_leases
 from ailab.daemon.idle_gpus import IdleGpus
 from ailab.daemon.parts import Parts
 from ailab.daemon.progress_events import ProgressEvents
-from ailab.events import record
+from ailab.daemon.troubles import Troubles
 from ailab.jobs import schedules
 from ailab.jobs.worker import IDLE_SECONDS
 from ailab.working import forget_old
@@ -26,7 +25,7 @@ class JobLoop(threading.Thread):
         self._parts = parts
         self._idle_gpus = IdleGpus(parts)
         self._progress_events = ProgressEvents(parts)
-        self._failed = ""
+        self._troubles = Troubles(parts.lab.store, "jobs")
         self._next_look = 0.0
         self._next_tidying = time.monotonic() + TIDY_SECONDS
 
@@ -46,17 +45,7 @@ class JobLoop(threading.Thread):
                 if time.monotonic() >= self._next_tidying:
                     self._next_tidying = time.monotonic() + TIDY_SECONDS
                     forget_old(parts.lab, parts.jobs)
-                self._failed = ""
+                self._troubles.over()
             except Exception as error:
-                traceback.print_exc()
-                self._note(error)
+                self._troubles.note(error)
             parts.jobs.changed.wait(pause)
-
-    def _note(self, error: Exception) -> None:
-        """Once, as long as it fails in the same way: a full disk would fail every second."""
-        text = f"{type(error).__name__}: {error}"[:500]
-        if text == self._failed:
-            return
-        self._failed = text
-        with self._parts.lab.store.engine.begin() as connection:
-            record(connection, actor="daemon", kind="loop", subject="jobs", after="failed", detail={"error": text})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import traceback
 
 from ailab.access.hub_client import add_portal_route, restore_routes
 from ailab.daemon.environment import EnvironmentWatch
 from ailab.daemon.healing import Healing
 from ailab.daemon.parts import Parts
-from ailab.events import record
+from ailab.daemon.troubles import Troubles
 from ailab.runtimes.base import TaskState
 
 EVERY_SECONDS = 1.0
@@ -24,6 +23,7 @@ class ReconcileLoop(threading.Thread):
         self._environment = EnvironmentWatch(parts.lab, parts.supervisor)
         self._healing = Healing(parts.lab.paths, parts.lab.runtime, parts.supervisor)
         self._proxy_attempt = 0
+        self._troubles = Troubles(parts.lab.store, "reconcile")
 
     def run(self) -> None:
         while not self._parts.leaving.is_set():
@@ -32,9 +32,9 @@ class ReconcileLoop(threading.Thread):
                 self._look_after_proxy()
                 self._environment.look()
                 self._healing.look()
+                self._troubles.over()
             except Exception as error:
-                traceback.print_exc()
-                self._note(error)
+                self._troubles.note(error)
             self._parts.leaving.wait(EVERY_SECONDS)
 
     def _look_after_proxy(self) -> None:
@@ -44,8 +44,3 @@ class ReconcileLoop(threading.Thread):
             return
         if add_portal_route(self._parts.lab.paths) and restore_routes(self._parts.lab.paths):
             self._proxy_attempt = seen.attempt
-
-    def _note(self, error: Exception) -> None:
-        detail = {"error": f"{type(error).__name__}: {error}"[:500]}
-        with self._parts.lab.store.engine.begin() as connection:
-            record(connection, actor="daemon", kind="loop", subject="reconcile", after="failed", detail=detail)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import traceback
 
 from ailab.daemon.mlflow_service import Bell, MlflowService
 from ailab.daemon.parts import Parts
+from ailab.daemon.troubles import Troubles
 from ailab.errors import NotFound, NotRunning
-from ailab.events import record
 from ailab.jobs.model import ENDED, JobState
 from ailab.jobs.queue import Job
 from ailab.paths import private_folder
@@ -37,7 +36,7 @@ class TrackingLoop(threading.Thread):
         self._writer = Writer(self._service.api, parts.lab.paths.mlflow / "runs")
         self._open: dict[int, None] = {}
         self._since = 0.0
-        self._failed = ""
+        self._troubles = Troubles(parts.lab.store, "tracking")
 
     def run(self) -> None:
         if not self._service.is_on:
@@ -48,12 +47,11 @@ class TrackingLoop(threading.Thread):
             try:
                 self._service.look()
                 self._step()
-                self._failed = ""
+                self._troubles.over()
             except NotRunning:
                 continue
             except Exception as error:
-                traceback.print_exc()
-                self._note(error)
+                self._troubles.note(error)
 
     def _step(self) -> None:
         due = self._due()
@@ -113,12 +111,3 @@ class TrackingLoop(threading.Thread):
         if known.is_closed and one.key.startswith("training-"):
             one.training.unlink(missing_ok=True)
             self._writer.forget(one.key)
-
-    def _note(self, error: Exception) -> None:
-        """Once, as long as it fails in the same way."""
-        text = f"{type(error).__name__}: {error}"[:500]
-        if text == self._failed:
-            return
-        self._failed = text
-        with self._parts.lab.store.engine.begin() as connection:
-            record(connection, actor="daemon", kind="loop", subject="tracking", after="failed", detail={"error": text})
