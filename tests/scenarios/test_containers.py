@@ -73,7 +73,9 @@ def test_services_on_the_host_and_the_workspace_in_a_closed_container(lab: Comma
     assert seen["Config"]["User"].split(":")[0] not in ("", "0")
     sources = [mount["Source"] for mount in seen["Mounts"]]
     assert not [source for source in sources if source.endswith(".sock")]
-    assert sorted(source for source in sources if "/run/" in source) == [str(lab.paths.hub_socket.parent)]
+    assert sorted(source for source in sources if "/run/" in source) == sorted(
+        map(str, (lab.paths.hub_socket.parent, lab.paths.mlflow_socket.parent))
+    )
     assert not [source for source in sources if source in (str(lab.paths.state), str(lab.paths.secrets))]
     published = [place for places in seen["NetworkSettings"]["Ports"].values() for place in places or ()]
     assert [place["HostIp"] for place in published] == ["127.0.0.1"]
