@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from conftest import CommandLine
@@ -26,3 +31,13 @@ def ended(lab: CommandLine, job: int) -> Any:
         return seen if seen["state"] in ("done", "failed", "stopped") else None
 
     return wait_for(look, timeout=END_SECONDS, what=f"job {job}")
+
+
+@contextmanager
+def folder_of(lab: CommandLine, kind: str) -> Iterator[Path]:
+    """A new folder among the lab's notebooks, in which its account may write."""
+    made = lab.lab / "notebooks" / f"{kind}-{time.monotonic_ns()}"
+    made.mkdir()
+    owner = lab.lab.stat()
+    os.chown(made, owner.st_uid, owner.st_gid)
+    yield made

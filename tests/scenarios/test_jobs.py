@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import CommandLine
-from job_lines import ended, submitted
+from job_lines import ended, folder_of, submitted
 
 from ailab import files
 from ailab.waiting import wait_for
@@ -28,11 +27,8 @@ def lab(science: CommandLine) -> CommandLine:
 @pytest.fixture
 def folder(lab: CommandLine) -> Iterator[Path]:
     """A folder of the lab's, in which its account may write."""
-    owner = lab.lab.stat()
-    made = lab.lab / "notebooks" / f"job-{time.monotonic_ns()}"
-    made.mkdir()
-    os.chown(made, owner.st_uid, owner.st_gid)
-    yield made
+    with folder_of(lab, "job") as made:
+        yield made
 
 
 def test_a_job_runs_in_the_environment_where_it_was_asked_for(lab: CommandLine, folder: Path) -> None:

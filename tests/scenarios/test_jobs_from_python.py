@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT, CommandLine
-from job_lines import ended, submitted
+from job_lines import ended, folder_of, submitted
 
 from ailab.access import hub_client, kernel_client
 from ailab.client import jobs
@@ -35,11 +33,8 @@ def lab(science: CommandLine) -> CommandLine:
 @pytest.fixture
 def folder(lab: CommandLine) -> Iterator[Path]:
     """A folder of the lab's, in which its account may write."""
-    owner = lab.lab.stat()
-    made = lab.lab / "notebooks" / f"python-{time.monotonic_ns()}"
-    made.mkdir()
-    os.chown(made, owner.st_uid, owner.st_gid)
-    yield made
+    with folder_of(lab, "python") as made:
+        yield made
 
 
 def user_of(lab: CommandLine) -> str:

@@ -16,7 +16,6 @@ from job_lines import ended
 from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = pytest.mark.lab
-END_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,13 @@ class Server:
         self.http = HTTPServer(("127.0.0.1", 0), Handler)
         Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_why: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
     @property
     def port(self) -> int:
         return self.http.server_port

@@ -15,7 +15,6 @@ from ailab.runtimes import cgroup
 from ailab.runtimes.base import TaskKind, TaskState
 from ailab.runtimes.reasons import note, silence_note
 
-STATES = ("ready", "starting", "degraded", "stopped")
 MEASURE_EVERY_SECONDS = 2.0
 # Of a task that does not run.
 _NOT_MEASURED: dict[str, Any] = {"memory_bytes": None, "memory_peak_bytes": None, "cpu_percent": None, "limits": None}

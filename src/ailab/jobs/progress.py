@@ -168,7 +168,7 @@ def _point(line: bytes) -> Point | None:
         return None
     if not math.isfinite(t):
         return None
-    numbers = {_name(name): _number(value) for name, value in list(metrics)[:_MOST_METRICS]}
+    numbers = {_name(name): number_of(value) for name, value in list(metrics)[:_MOST_METRICS]}
     epoch, epochs, step, steps = (_count(document.get(name)) for name in ("epoch", "epochs", "step", "steps"))
     known = {name: number for name, number in numbers.items() if name and number is not None}
     return Point(t, epoch, epochs, step, steps, known)
@@ -179,7 +179,7 @@ def _name(name: str) -> str:
     return "".join(letter for letter in name[:_LONGEST_NAME] if letter.isprintable())
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """A number, or the words that stand for what JSON lacks: NaN, Infinity, -Infinity."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None

@@ -1,8 +1,8 @@
 """Writes down each Keras `fit` of a job or a notebook, and leads MLflow's client to the lab's server.
 
 `sitecustomize` calls it when Keras, or MLflow, has been imported. No training waits for a network: what it reports is
-written to a file, and the lab carries it to MLflow. It is one file, needs Python 3.8 and nothing else, and never raises
-into a training.
+written to a file, and the lab carries it to MLflow. It needs Python 3.8 and `ailab_progress` beside it, and never
+raises into a training.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import contextlib
 import functools
 import inspect
 import json
-import math
 import os
 import socket
 import sys
 import time
 from typing import Any
+
+import ailab_progress
 
 _MOST_BYTES = 64 * 1024 * 1024
 _LONGEST_VALUE = 500
@@ -98,8 +99,6 @@ class _Training:
         return [*given, *self._ours(given)]
 
     def _ours(self, given: Any) -> list[Any]:
-        import ailab_progress
-
         training = self
 
         class Noticed(ailab_progress._keras().callbacks.Callback):  # type: ignore[misc]
@@ -112,7 +111,7 @@ class _Training:
 
     def epoch(self, epoch: int, logs: Any) -> None:
         with contextlib.suppress(Exception):
-            numbers = {str(name): _number(value) for name, value in dict(logs or {}).items()}
+            numbers = {str(name): ailab_progress._number(value) for name, value in dict(logs or {}).items()}
             metrics = {name: number for name, number in numbers.items() if number is not None}
             _Training.reached = self._base + epoch
             self.write({"epoch": self._base + epoch, "metrics": metrics})
@@ -182,19 +181,8 @@ def _params(model: Any, given: Any) -> dict[str, str]:
 def _text(value: Any) -> str | None:
     if isinstance(value, (bool, int, str)):
         return str(value)[:_LONGEST_VALUE]
-    number = None if value is None or isinstance(value, (dict, list, tuple)) else _number(value)
+    number = None if value is None or isinstance(value, (dict, list, tuple)) else ailab_progress._number(value)
     return None if number is None else str(number)
-
-
-def _number(value: Any) -> Any:
-    """A number as JSON has it: 9 digits, which is all that a float32 holds; what JSON lacks as a word; else None."""
-    try:
-        number = float(value)
-    except Exception:
-        return None
-    if math.isfinite(number):
-        return float(f"{number:.9g}")
-    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def lead_to_socket() -> None:

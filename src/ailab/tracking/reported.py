@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ailab.jobs.progress import Point, Progress
+from ailab.jobs.progress import Point, Progress, number_of
 from ailab.tracking.api import LONGEST_KEY, LONGEST_PARAM
 
 # So much of a file is taken at a time; a line that is longer is passed over.
@@ -77,7 +77,7 @@ def _take(part: Part, document: dict[str, Any]) -> None:
     if isinstance(params, dict):
         part.params |= {key_of(str(name)): str(value)[:LONGEST_PARAM] for name, value in params.items()}
     if isinstance(metrics, dict):
-        at, step = _number(document.get("t")), _number(document.get("epoch"))
+        at, step = number_of(document.get("t")), number_of(document.get("epoch"))
         if at is not None and step is not None and math.isfinite(at) and math.isfinite(step):
             part.metrics += _metrics(metrics, at, int(step))
     part.status = _STATUSES.get(str(document.get("ended")), part.status)
@@ -101,21 +101,12 @@ def _step(point: Point, first: float) -> int:
 
 
 def _metrics(values: dict[str, Any], at: float, step: int) -> list[dict[str, Any]]:
-    named = [(key_of(str(name)), _number(value)) for name, value in list(values.items())[:_MOST_METRICS]]
+    named = [(key_of(str(name)), number_of(value)) for name, value in list(values.items())[:_MOST_METRICS]]
     return [
         {"key": key, "value": _value(number), "timestamp": round(at * 1000), "step": step}
         for key, number in named
         if key and number is not None
     ]
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _value(number: float) -> float | str:
