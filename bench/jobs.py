@@ -177,6 +177,7 @@ def in_turn(runs: int, works: dict[str, Callable[[], float]]) -> dict[str, list[
     for number in range(runs):
         for name in list(works) if number % 2 else reversed(list(works)):
             taken[name].append(works[name]())
+    tell(", ".join(f"{name} {statistics.median(each):.4g}" for name, each in taken.items()))
     return taken
 
 
@@ -199,8 +200,10 @@ def measure(bench: Bench, folder: Path, runs: int, queued: int, short: int) -> t
         tell(f"Slurm is not measured: {', '.join(SLURM)} are wanted, and root. Debian: apt-get install slurm-wlm")
     daemon = [bench.daemon_and_shim() for _run in range(runs)]
     rate = bench.per_second(short)
+    tell(f"{rate:.4g} short jobs a second, Ray {ray_rate:.4g}; daemon and shim {statistics.median(daemon):.4g} ms")
     tell(f"{queued} jobs in the queue")
     queue = bench.queue(queued)
+    tell(", ".join(f"{name} {figure:.4g}" for name, figure in queue.items()))
     tell("training")
     trained = in_turn(runs, {"job": bench.training, "bare": bench.bare_training})
     together = in_turn(runs, {"gang": bench.gang, "by hand": bench.gang_by_hand})
