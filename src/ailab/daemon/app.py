@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
@@ -16,10 +16,8 @@ def local_api(parts: Parts) -> FastAPI:
     """The API on the daemon's own socket, which only the lab's account can open: no further login."""
     app = FastAPI(title="ailab", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.state.parts = parts
-    api = APIRouter(prefix="/api")
     for noun in (lab, tasks, workspaces, people, jobs):
-        api.include_router(noun.router)
-    app.include_router(api)
+        app.include_router(noun.router, prefix="/api")
     answer_errors(app)
     return app
 

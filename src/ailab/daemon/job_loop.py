@@ -15,6 +15,9 @@ from ailab.jobs.worker import IDLE_SECONDS
 from ailab.working import forget_old
 
 TIDY_SECONDS = 3600.0
+# It rests this many times as long as it has worked, a second at most: while thousands of jobs are submitted, each of
+# which wakes it, the daemon is there for those who submit.
+REST = 4.0
 
 
 class JobLoop(threading.Thread):
@@ -33,7 +36,7 @@ class JobLoop(threading.Thread):
         parts = self._parts
         while not parts.leaving.is_set():
             parts.jobs.changed.clear()
-            pause = IDLE_SECONDS
+            pause, began = IDLE_SECONDS, time.monotonic()
             try:
                 schedules.submit_due(parts.lab.store, parts.jobs)
                 if time.monotonic() >= self._next_look:
@@ -48,4 +51,5 @@ class JobLoop(threading.Thread):
                 self._troubles.over()
             except Exception as error:
                 self._troubles.note(error)
+            parts.leaving.wait(min(REST * (time.monotonic() - began), IDLE_SECONDS))
             parts.jobs.changed.wait(pause)

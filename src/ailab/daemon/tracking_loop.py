@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ from ailab.daemon.parts import Parts
 from ailab.daemon.troubles import Troubles
 from ailab.errors import NotFound, NotRunning
 from ailab.jobs.model import ENDED, JobState
-from ailab.jobs.queue import Job
+from ailab.jobs.queue import Holding, Job
 from ailab.paths import private_folder
 from ailab.tracking.described import Tracked, job_run
 from ailab.tracking.trainings import training_runs
@@ -20,7 +21,8 @@ from ailab.tracking.writer import Writer
 EVERY_SECONDS = 2.0
 # A job is taken up when it has run for so long, or has ended.
 YOUNG_SECONDS = 3.0
-# While jobs come and go quickly they have the machine: so many of those that have ended are written in a step.
+# Of those that have ended so many are written in a step; fewer while jobs come and go quickly, which have the machine.
+AT_ONCE = 20
 BESIDE_OTHERS = 3
 # Of the jobs that had ended before this daemon began, the newest so many are looked at.
 LOOKED_BACK = 500
@@ -34,7 +36,11 @@ class TrackingLoop(threading.Thread):
         self._parts = parts
         self._service: MlflowService = parts.mlflow
         self._writer = Writer(self._service.api, parts.lab.paths.mlflow / "runs")
-        self._open: dict[int, None] = {}
+        # Jobs that hold leases or are to be tried again; those that have ended and may not be written to their end; and
+        # which of those that ended lately are.
+        self._live: set[int] = set()
+        self._ended: dict[int, None] = {}
+        self._closed: set[int] = set()
         self._since = 0.0
         self._troubles = Troubles(parts.lab.store, "tracking")
 
@@ -61,45 +67,45 @@ class TrackingLoop(threading.Thread):
 
     def _due(self) -> list[Tracked]:
         """What there may be something to write of: the jobs that run, those that have ended since, trainings."""
-        paths, running, ended = self._parts.lab.paths, [], []
-        self._take_in()
-        for number in list(self._open):
-            job = self._job(number)
-            if job is None:
-                del self._open[number]
-            elif job.started_at is None:
-                continue
-            elif job.state in ENDED:
-                ended.append(job)
-            elif job.state != JobState.running or time.time() - job.started_at >= YOUNG_SECONDS:
-                running.append(job)
-        if len(running) < len(self._open) - len(ended) or self._parts.jobs.counts().get(JobState.queued):
-            ended = ended[:BESIDE_OTHERS]
-        found = [job_run(job, paths.jobs / str(job.id), paths.root) for job in (*running, *ended)]
-        return found + training_runs(paths)
+        paths, jobs = self._parts.lab.paths, self._parts.jobs
+        holding = {job.id: job for job in jobs.holding()}
+        self._live |= holding.keys()
+        self._take_in_ended()
+        young = {job.id for job in holding.values() if not _has_run(job)}
+        live = [job for job in map(self._job, sorted(self._live - young)) if job is not None]
+        # The end of one that began before this daemon may have been written down as of long ago.
+        self._ended |= dict.fromkeys(job.id for job in live if job.state in ENDED)
+        self._live -= self._ended.keys()
+        count = BESIDE_OTHERS if young or jobs.counts().get(JobState.queued) else AT_ONCE
+        ended = [job for job in map(self._job, list(self._ended)[:count]) if job is not None]
+        found = [job for job in live if job.id in self._live and job.started_at is not None] + ended
+        return [job_run(job, paths.jobs / str(job.id), paths.root) for job in found] + training_runs(paths)
 
     def _job(self, number: int) -> Job | None:
-        """None for one that is known no more, or has ended without having begun."""
+        """None for one that is known no more, or has ended without having begun, and is forgotten here."""
         try:
             job = self._parts.jobs.get(number)
         except NotFound:
-            return None
-        return None if job.state in ENDED and job.started_at is None else job
+            job = None
+        if job is not None and (job.started_at is not None or job.state not in ENDED):
+            return job
+        self._live.discard(number)
+        self._ended.pop(number, None)
+        return None
 
-    def _take_in(self) -> None:
-        """The jobs that hold leases, and those that have ended since the last look."""
-        jobs = self._parts.jobs
-        self._open |= dict.fromkeys(job.id for job in jobs.holding())
-        began = time.time()
+    def _take_in_ended(self) -> None:
+        """Those that have ended since the last look."""
+        jobs, began = self._parts.jobs, time.time()
         if self._since:
-            self._open |= dict.fromkeys(jobs.ended_since(self._since))
+            lately = jobs.ended_since(self._since)
+            self._closed &= set(lately)
         else:
             past = [job for job in jobs.find(states=ENDED, limit=LOOKED_BACK) if self._is_open(job)]
-            self._open |= dict.fromkeys(job.id for job in reversed(past))
+            lately = [job.id for job in reversed(past)]
         # Who wrote an end down may have looked at the clock a moment before.
         self._since = began - 5 * EVERY_SECONDS
-        for number in [number for number in self._open if self._writer.written(f"job-{number}").is_closed]:
-            del self._open[number]
+        self._ended |= dict.fromkeys(job for job in lately if job not in self._closed)
+        self._live -= self._ended.keys()
 
     def _is_open(self, job: Job) -> bool:
         return job.started_at is not None and not self._writer.written(f"job-{job.id}").is_closed
@@ -108,6 +114,19 @@ class TrackingLoop(threading.Thread):
         known = self._writer.write(one)
         if known.refused:
             print(f"{one.key}: {known.refused}", file=sys.stderr, flush=True)
-        if known.is_closed and one.key.startswith("training-"):
-            one.training.unlink(missing_ok=True)
-            self._writer.forget(one.key)
+        if one.job is None:
+            if known.is_closed:
+                one.training.unlink(missing_ok=True)
+                self._writer.forget(one.key)
+        elif one.job in self._ended:
+            del self._ended[one.job]
+            if known.is_closed:
+                self._closed.add(one.job)
+            else:
+                # Last in turn from now on, that it keeps nobody else.
+                self._ended[one.job] = None
+
+
+def _has_run(job: Holding) -> bool:
+    """For so long that it is worth a run before its end."""
+    return job.state == JobState.running and time.time() - (job.started_at or math.inf) >= YOUNG_SECONDS

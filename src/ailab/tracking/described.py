@@ -28,9 +28,8 @@ CLOSED = ("FINISHED", "FAILED", "KILLED")
 @dataclass(frozen=True)
 class Tracked:
     """What becomes a run. `key` is its name among what has been written down, the tag `mark` tells it from all other
-    runs. `training` is the file of its Keras fits, `progress` that of its progress; `note` is where
-    whoever trains finds which run it is. Times are seconds since the
-    epoch."""
+    runs; `job` is its number, where it is one. `training` is the file of its Keras fits, `progress` that of its
+    progress; `note` is where whoever trains finds which run it is. Times are seconds since the epoch."""
 
     key: str
     mark: tuple[str, str]
@@ -40,6 +39,7 @@ class Tracked:
     started: float
     status: str
     training: Path
+    job: int | None = None
     progress: Path | None = None
     note: Path | None = None
     ended: float | None = None
@@ -76,6 +76,7 @@ def job_run(job: Job, folder: Path, root: Path) -> Tracked:
         started=job.started_at or job.submitted_at,
         status=STATUSES[JobState(job.state)],
         training=folder / "training.jsonl",
+        job=job.id,
         progress=folder / "progress.jsonl",
         note=folder / "run.json",
         ended=job.ended_at,

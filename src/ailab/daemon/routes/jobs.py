@@ -52,9 +52,7 @@ def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
     refuse_impossible(parts.lab.paths, wish.cwd, tuple(wish.command))
     refuse_strategy(parts.lab, wish)
     capacity = parts.worker.capacity
-    # What workspaces hold they may hold for days: who asks for nothing is not to wait for that.
-    held = sum(lease.cpus for lease, _since in parts.jobs.leases() if not lease.task.startswith("job-"))
-    cpus = default_cpus(wish.gpus, max(1, capacity.cpus - held), len(capacity.gpus), wish.workers)
+    cpus = wish.cpus or default_cpus(parts, wish.gpus, wish.workers)
     wanted = wish.requests(cpus=cpus)
     one = wanted[0]
     refuse_never(capacity, *(Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction),) * one.workers)
@@ -64,10 +62,14 @@ def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
     return {"schedule": None, "jobs": ids}
 
 
-def default_cpus(gpus: int, of: int, of_gpus: int, workers: int) -> int:
-    """The CPUs of each worker of a job that asks for none: `of` those, what goes with its GPUs, so that the other GPUs
-    find some, too; where it has no GPU all of them, for the job is to be as quick as without a queue."""
-    return max(1, of * gpus // of_gpus if gpus and of_gpus else of // workers)
+def default_cpus(parts: Parts, gpus: int, workers: int) -> int:
+    """The CPUs of each worker of a job that asks for none: what goes with its GPUs, so that the other GPUs find some,
+    too; where it has no GPU all of them, for the job is to be as quick as without a queue. What workspaces hold they
+    may hold for days: who asks for nothing is not to wait for that."""
+    capacity = parts.worker.capacity
+    held = sum(lease.cpus for lease, _since in parts.jobs.leases() if not lease.task.startswith("job-"))
+    free, of_gpus = max(1, capacity.cpus - held), len(capacity.gpus)
+    return max(1, free * gpus // of_gpus if gpus and of_gpus else free // workers)
 
 
 @router.get("/jobs")
