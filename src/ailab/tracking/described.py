@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ailab.jobs.differences import options_of
+from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
 from ailab.jobs.snapshots import Snapshot
@@ -28,8 +29,8 @@ CLOSED = ("FINISHED", "FAILED", "KILLED")
 @dataclass(frozen=True)
 class Tracked:
     """What becomes a run. `key` is its name among what has been written down, the tag `mark` tells it from all other
-    runs; `job` is its number, where it is one. `training` is the file of its Keras fits, `progress` that of its
-    progress; `note` is where whoever trains finds which run it is. Times are seconds since the epoch."""
+    runs. `training` is the file of its Keras fits, `progress` that of its progress; `note` is where whoever trains
+    finds which run it is. Times are seconds since the epoch."""
 
     key: str
     mark: tuple[str, str]
@@ -39,7 +40,6 @@ class Tracked:
     started: float
     status: str
     training: Path
-    job: int | None = None
     progress: Path | None = None
     note: Path | None = None
     ended: float | None = None
@@ -68,7 +68,7 @@ def job_run(job: Job, folder: Path, root: Path) -> Tracked:
     }
     params = {f"args.{key_of(name.lstrip('-'))}": value for name, value in _arguments(snapshot).items()}
     return Tracked(
-        key=f"job-{job.id}",
+        key=task_prefix(job.id),
         mark=("ailab.job", str(job.id)),
         experiment=experiment_of(job.owner, Path(job.request.cwd), root),
         name=job.name,
@@ -76,7 +76,6 @@ def job_run(job: Job, folder: Path, root: Path) -> Tracked:
         started=job.started_at or job.submitted_at,
         status=STATUSES[JobState(job.state)],
         training=folder / "training.jsonl",
-        job=job.id,
         progress=folder / "progress.jsonl",
         note=folder / "run.json",
         ended=job.ended_at,
