@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from ailab import events
 from ailab.daemon.supervisor import Supervisor, pause_after
 from ailab.errors import NotFound
-from ailab.runtimes.base import TaskSpec, TaskState
+from ailab.runtimes.base import Seen, TaskSpec, TaskState
 from ailab.runtimes.process import ProcessRuntime
 from ailab.store import Store
 from ailab.waiting import wait_for
@@ -93,6 +94,46 @@ def test_unwanted_means_stopped_and_forgotten(supervisor: Supervisor, store: Sto
         supervisor.task("one")
     assert [event["after"] for event in events.newest(store, 10)][::-1][0] == "wanted"
     assert supervisor.unwant("nobody", actor="test").state == TaskState.absent
+
+
+class Interrupted(ProcessRuntime):
+    """Somebody changes their mind while a task is being started: after it was looked up, before it runs."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def start(self, spec: TaskSpec) -> Seen:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            other = threading.Thread(target=meanwhile)
+            other.start()
+            other.join(10)
+            assert not other.is_alive()
+        return super().start(spec)
+
+
+def test_who_wants_it_otherwise_while_it_is_being_started_gets_that(tmp_path: Path, store: Store) -> None:
+    runtime = Interrupted(tmp_path / "tasks")
+    supervisor, other = Supervisor(store, runtime), spec("import time; time.sleep(601)")
+    runtime.meanwhile = lambda: supervisor.want(other, owner="", actor="test")
+    supervisor.want(spec(), owner="", actor="test")
+
+    def runs_other() -> bool:
+        supervisor.reconcile()
+        started = runtime.spec("one") if runtime.poll("one").state == TaskState.running else None
+        return started is not None and started.command == other.command
+
+    wait_for(runs_other, timeout=10, what="the second specification to run")
+    supervisor.stop_all()
+    supervisor.close()
+
+
+def test_who_takes_it_back_while_it_is_being_started_leaves_nothing_behind(tmp_path: Path, store: Store) -> None:
+    runtime = Interrupted(tmp_path / "tasks")
+    supervisor = Supervisor(store, runtime)
+    runtime.meanwhile = lambda: supervisor.unwant("one", actor="test")
+    supervisor.want(spec(), owner="", actor="test")
+    assert supervisor.tasks() == [] and runtime.poll("one").state == TaskState.exited
+    supervisor.close()
 
 
 def test_a_running_task_keeps_its_specification_a_stopped_one_gets_the_new(supervisor: Supervisor) -> None:

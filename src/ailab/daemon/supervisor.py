@@ -61,6 +61,10 @@ def _mark(seen: Seen) -> str:
     return f"{seen.state}:{seen.attempt}" + (f":{seen.kills}" if seen.kills else "")
 
 
+def _spec(row: RowMapping) -> TaskSpec:
+    return TaskSpec.from_json(row["spec"])
+
+
 def _seconds_run(seen: Seen) -> float:
     if not seen.started_at or not seen.ended_at:
         return 0.0
@@ -84,7 +88,7 @@ class Supervisor:
     def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
         """Make `spec` wanted; a task of that id that runs with another spec is stopped first. Returns what is seen."""
         row = self._row(spec.id)
-        if row is not None and TaskSpec.from_json(row["spec"]) == spec and row["wanted"]:
+        if row is not None and _spec(row) == spec and row["wanted"]:
             return self._runtime.poll(spec.id)
         if row is not None:
             self._runtime.stop(spec.id)
@@ -100,7 +104,7 @@ class Supervisor:
     def revise(self, change: Callable[[TaskSpec], TaskSpec]) -> None:
         """Change the specifications of tasks that do not run now; what runs is left as it is."""
         for row in self._rows():
-            before = TaskSpec.from_json(row["spec"])
+            before = _spec(row)
             after = change(before)
             if after != before and self._runtime.poll(before.id).state in _ENDED:
                 with self._engine.begin() as connection:
@@ -190,7 +194,7 @@ class Supervisor:
         attempt, fault = self._faults.get(row["id"], (0, None))
         there = seen.state == TaskState.running and seen.attempt == attempt
         said = self._said.get(row["id"], "")
-        return Task(TaskSpec.from_json(row["spec"]), row["owner"], row["wanted"], seen, fault if there else None, said)
+        return Task(_spec(row), row["owner"], row["wanted"], seen, fault if there else None, said)
 
     def _record(self, task_id: str, before: str, after: str, detail: dict[str, Any]) -> None:
         with self._engine.begin() as connection:
@@ -217,7 +221,7 @@ class Supervisor:
         if not row["wanted"]:
             self.unwant(task_id, actor="daemon")
         elif seen.state in _ENDED and not self._paused and time.time() >= row["not_before"]:
-            spec = TaskSpec.from_json(row["spec"])
+            spec = _spec(row)
             if not spec.restart and row["seen"] != _NEVER_SEEN:
                 self._forget(task_id)
                 return
@@ -226,7 +230,13 @@ class Supervisor:
             except AilabError as refused:
                 self._note_refusal(task_id, refused)
                 raise
-            self._note(self._row(task_id), started)
+            row = self._row(task_id)
+            if row is None or not row["wanted"] or (row["seen"] == _NEVER_SEEN and _spec(row) != spec):
+                # Whoever took it back, or wants it otherwise, meanwhile found nothing to stop yet.
+                self._runtime.stop(task_id)
+                self.changed.set()
+            else:
+                self._note(row, started)
 
     def _forget(self, task_id: str) -> None:
         """A task that was to run once has run."""
@@ -256,7 +266,7 @@ class Supervisor:
             values |= {"failures": failures, "not_before": time.time() + pause_after(failures)}
         detail = {"pid": seen.pid, "exit_status": seen.exit_status, "reason": seen.reason, "attempt": seen.attempt}
         if seen.kills:
-            spec = TaskSpec.from_json(row["spec"])
+            spec = _spec(row)
             detail |= {"kills": seen.kills, "memory_bytes": spec.memory_bytes}
             detail |= {"reason": reasons.OUT_OF_MEMORY, "note": reasons.note(spec, seen)}
         with self._engine.begin() as connection:
