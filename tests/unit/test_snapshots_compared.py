@@ -121,13 +121,15 @@ def test_two_runs_compared(store: CodeStore, repository: Path) -> None:
     write(repository, {"data/a.csv": "1", "pic.bin": b"\0\1", "old.py": ""})
     around = Surroundings("gen-1", "3.10.4", "lock-1", {"numpy": "1.23", "keras": "2.9"}, ("A100", "A100"))
     words = ("python", "train.py", "--rate", "0.1", "-v", "--size=4", "x", "--shift", "-1")
-    a = snap(store, repository, *words, variables={"A": "1", "B": "2"}, inputs=("data",), around=around)
+    a = snap(store, repository, *words, variables={"A": "1", "B": "2"}, inputs=("data",), around=around,
+             workers=2, strategy="mirrored")  # fmt: skip
     write(repository, {"data/a.csv": "2", "pic.bin": b"\0\2", "train.py": "rate = 0.2\n", "new.py": ""})
     (repository / "old.py").unlink()
     (repository / "run.sh").chmod(0o644)
     other = Surroundings("gen-2", "3.10.4", "lock-2", {"numpy": "1.24", "flax": "1"}, ("A100",))
     words = ("python", "train.py", "--rate=0.2", "--size=4", "x", "--shift", "-2")
-    b = snap(store, repository, *words, variables={"A": "3", "C": "4"}, inputs=("data",), seed=3, around=other)
+    b = snap(store, repository, *words, variables={"A": "3", "C": "4"}, inputs=("data",), seed=3, around=other,
+             workers=3, strategy="multiworker")  # fmt: skip
     found = found_of(store, a, b)
     short = {key: (one.change, one.before, one.after) for key, one in found.items() if key[0] not in ("code", "input")}
     assert short == {
@@ -135,6 +137,7 @@ def test_two_runs_compared(store: CodeStore, repository: Path) -> None:
         ("argument", "--shift"): ("changed", "-1", "-2"),
         ("argument", "-v"): ("removed", "", None),
         ("seed", ""): ("added", None, "3"),
+        ("workers", ""): ("changed", "2 mirrored", "3 multiworker"),
         ("variable", "B"): ("removed", "", None),
         ("variable", "C"): ("added", None, ""),
         ("environment", "generation"): ("changed", "gen-1", "gen-2"),

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     argument = "argument"
     folder = "folder"
     seed = "seed"
+    workers = "workers"
     variable = "variable"
     code = "code"
     git = "git"
@@ -103,6 +104,7 @@ def facts(one: Snapshot) -> dict[Kind, Mapping[str, str | None]]:
         Kind.argument: options_of(one.command[1:]),
         Kind.folder: {"": one.cwd},
         Kind.seed: {"": _number(one.seed)},
+        Kind.workers: {"": f"{one.workers} {one.strategy}"} if one.strategy else {},
         Kind.variable: dict.fromkeys(one.variables, ""),
         Kind.code: {"": one.code or None},
         Kind.git: _git(one),

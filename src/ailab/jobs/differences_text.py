@@ -42,6 +42,7 @@ def _heading(kind: str) -> str:
         Kind.argument: _("Arguments"),
         Kind.folder: _("Folder"),
         Kind.seed: _("Seed"),
+        Kind.workers: _("Workers"),
         Kind.variable: _("Variables (their names; values are not kept)"),
         Kind.code: _("Code"),
         Kind.git: "git",

@@ -65,6 +65,8 @@ class Snapshot(Stored):
     git_problem: str = ""
     variables: tuple[str, ...] = ()
     seed: int | None = None
+    workers: int = 1
+    strategy: str = ""
     inputs: tuple[Fingerprint, ...] = ()
     generation: str = ""
     python: str = ""
@@ -123,6 +125,8 @@ def take(
         git_problem=kept.git_problem,
         variables=tuple(sorted(request.variables)),
         seed=request.seed,
+        workers=request.workers,
+        strategy=request.strategy,
         inputs=inputs,
         generation=around.generation,
         python=around.python,
