@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from conftest import UP_SECONDS, CommandLine, free_port, made_lab, plain_environment, reachable_folder
+from job_lines import ended, submitted
+from mlflow_runs import closed_run
 
 NAMESPACE = f"ailab{os.getpid()}"
 pytestmark = [
@@ -83,6 +85,15 @@ def test_the_same_lab_without_a_network(bundled: tuple[Path, Any], bare: Command
     there.chmod(0o644)
     assert bare.run("env", "compare", str(there), check=False).stdout == "same\n"
     assert {task["account"] for task in bare.json("status")["tasks"]} == {"ailab"}
+
+
+def test_a_job_there_is_a_run_of_mlflow_too(bare: CommandLine) -> None:
+    (job,) = submitted(
+        bare, "--cwd", str(bare.lab / "notebooks"), "--name", "offline", "--", "python", "-c", "print(1)"
+    )
+    assert ended(bare, job)["state"] == "done", bare.run("logs", str(job)).stdout
+    run = closed_run(bare, f"tags.`ailab.job` = '{job}'")
+    assert (run["info"]["status"], run["info"]["run_name"]) == ("FINISHED", "offline")
 
 
 def test_done_twice_it_repairs_and_keeps_what_is_mine(bundled: tuple[Path, Any], bare: CommandLine) -> None:

@@ -8,12 +8,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from conftest import CommandLine
 from job_lines import ended, submitted
+from mlflow_runs import closed_run, pairs
 from rooms import kernel
 
 from ailab.access import kernel_client
@@ -22,7 +22,6 @@ from ailab.tracking.api import Mlflow
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.tensorflow]
-RUN_SECONDS = 90.0
 # Not a word of ailab or MLflow in it.
 SCRIPT = """
 import sys
@@ -70,27 +69,6 @@ def folder(lab: CommandLine) -> Iterator[Path]:
         os.chown(path, owner.st_uid, owner.st_gid)
     yield made
     shutil.rmtree(made)
-
-
-def runs(lab: CommandLine, filter: str) -> list[Any]:
-    """Of all experiments; none while MLflow is not there yet."""
-    server = Mlflow(lab.paths.mlflow_socket, MLFLOW_PREFIX)
-    if not server.answers():
-        return []
-    experiments = server._call("POST", "experiments/search", {"max_results": 100})["experiments"]
-    ids = [one["experiment_id"] for one in experiments]
-    return list(server._call("POST", "runs/search", {"experiment_ids": ids, "filter": filter}).get("runs", []))
-
-
-def closed_run(lab: CommandLine, filter: str) -> Any:
-    def look() -> Any:
-        return next((run for run in runs(lab, filter) if run["info"]["status"] not in ("RUNNING", "SCHEDULED")), None)
-
-    return wait_for(look, timeout=RUN_SECONDS, what=f"the run of {filter}", last=1.0)
-
-
-def pairs(run: Any, kind: str) -> dict[str, Any]:
-    return {one["key"]: one["value"] for one in run["data"].get(kind, [])}
 
 
 def test_a_keras_job_is_a_run_with_all_that_it_ran(lab: CommandLine, folder: Path) -> None:
