@@ -22,6 +22,10 @@ IMAGE_HOME = Path("/opt/ailab")
 IMAGE_LAB = Path("/lab")
 # The folders of a lab that everybody in it works with.
 SHARED_FOLDERS = ("notebooks", "models", "logs")
+# In a job's own folder: its progress, its Keras fits, and which run of MLflow it is.
+JOB_PROGRESS = "progress.jsonl"
+JOB_TRAINING = "training.jsonl"
+JOB_RUN = "run.json"
 # A unix socket's path holds 107 bytes; the longest of ours is jupyter/kernel-<uuid>-ipc-5 in the run folder.
 _LONGEST_RUN_FOLDER = 45
 # URLs of sockets (http+unix://) pass through parsers that lower the case of a host.
@@ -169,8 +173,13 @@ class LabPaths:
 
     @property
     def mlflow(self) -> Path:
-        """MLflow's database and artifacts, and how far each run has been written there."""
+        """MLflow's database and artifacts."""
         return self.state / "mlflow"
+
+    @property
+    def mlflow_runs(self) -> Path:
+        """How far each run has been written into MLflow, a file a run."""
+        return self.mlflow / "runs"
 
     @property
     def trainings(self) -> Path:

@@ -23,7 +23,7 @@ from ailab.jobs.rebuilding import materialize
 from ailab.jobs.snapshots import Surroundings, take
 from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
-from ailab.paths import SHARED_FOLDERS, LabPaths, private_folder
+from ailab.paths import JOB_PROGRESS, JOB_RUN, JOB_TRAINING, SHARED_FOLDERS, LabPaths, private_folder
 from ailab.resources.ledger import Lease
 from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
@@ -200,13 +200,13 @@ def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path,
         environment |= variables(request.strategy, request.workers, job.members, member.number, hosts)
     if member.number == 0:
         # One tells of all: the points of several would be mixed in the file.
-        environment |= {"AILAB_PROGRESS": str(own / "progress.jsonl"), "AILAB_TRAINING": str(own / "training.jsonl")}
+        environment |= {"AILAB_PROGRESS": str(own / JOB_PROGRESS), "AILAB_TRAINING": str(own / JOB_TRAINING)}
     return environment | {
         "AILAB_JOB": str(job.id),
         "AILAB_JOB_NAME": job.name,
         "AILAB_ATTEMPT": str(job.attempt),
         "AILAB_CHECKPOINTS": str(own / "checkpoints"),
-        "AILAB_RUN": str(own / "run.json"),
+        "AILAB_RUN": str(own / JOB_RUN),
         "AILAB_LOGS": str(there.logs / "jobs" / str(job.id)),
     }
 
@@ -283,5 +283,5 @@ def forget_old(lab: Lab, jobs: Jobs) -> None:
         for task in tasks_among(known, job):
             lab.runtime.remove(task)
         shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
-        (lab.paths.mlflow / "runs" / f"{task_prefix(job)}.json").unlink(missing_ok=True)
+        (lab.paths.mlflow_runs / f"{task_prefix(job)}.json").unlink(missing_ok=True)
     collect(CodeStore(lab.paths.snapshots), jobs.codes())

@@ -18,6 +18,7 @@ from ailab.jobs.progress import Curve
 from ailab.jobs.queue import Job
 from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.view import job_json
+from ailab.paths import JOB_PROGRESS, JOB_TRAINING
 from ailab.tracking.reported import read_part
 
 MOST_JOBS = 20
@@ -67,7 +68,7 @@ def reported_by(parts: Parts, job: int) -> tuple[dict[str, Curve], dict[str, str
     params: dict[str, str] = {}
     offset, more = 0, True
     while more:
-        part = read_part(folder / "training.jsonl", offset)
+        part = read_part(folder / JOB_TRAINING, offset)
         offset, more = part.offset, part.more
         params = part.params | params
         for one in part.metrics:
@@ -89,14 +90,14 @@ def _with_progress(parts: Parts, job: int, epochs: dict[str, Curve]) -> dict[str
     """Curves epoch by epoch, and those of the job's progress in place of what has less than two epochs yet."""
     if epochs and all(len(curve) > 1 for curve in epochs.values()):
         return epochs
-    points = progress.read(parts.lab.paths.jobs / str(job) / "progress.jsonl")
+    points = progress.read(parts.lab.paths.jobs / str(job) / JOB_PROGRESS)
     reported = {name: points.series(name) for name in points.latest} if points is not None else {}
     return reported | {name: curve for name, curve in epochs.items() if name not in reported or len(curve) > 1}
 
 
 def links(parts: Parts, job: Job) -> dict[str, str | None]:
     """Where a browser finds a job's run in MLflow and its curves in TensorBoard: paths; null where there are none."""
-    known = files.read_json(parts.lab.paths.mlflow / "runs" / f"{task_prefix(job.id)}.json") or {}
+    known = files.read_json(parts.lab.paths.mlflow_runs / f"{task_prefix(job.id)}.json") or {}
     run, experiment = known.get("run"), known.get("experiment")
     mlflow = f"{MLFLOW_PREFIX}/#/experiments/{experiment}/runs/{run}" if run and experiment else None
     return {"mlflow": mlflow, "tensorboard": tensorboard_link(parts, [job.id])}

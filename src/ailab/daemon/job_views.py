@@ -14,6 +14,7 @@ from ailab.jobs.model import JobState
 from ailab.jobs.output import Output
 from ailab.jobs.queue import Job
 from ailab.jobs.view import job_json, lease_json
+from ailab.paths import JOB_PROGRESS
 from ailab.resources.gpu_load import gpu_loads
 
 CURVES_SHOWN = 8
@@ -53,7 +54,7 @@ def job_log(parts: Parts, job: int, member: int, after: int) -> dict[str, Any]:
 
 
 def progress_file(parts: Parts, job: int) -> Path:
-    return parts.lab.paths.jobs / str(job) / "progress.jsonl"
+    return parts.lab.paths.jobs / str(job) / JOB_PROGRESS
 
 
 def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class TrackingLoop(threading.Thread):
         super().__init__(name="tracking", daemon=True)
         self._parts = parts
         self._service: MlflowService = parts.mlflow
-        self._writer = Writer(self._service.api, parts.lab.paths.mlflow / "runs")
+        self._writer = Writer(self._service.api, parts.lab.paths.mlflow_runs)
         self._due = DueJobs(parts.jobs, lambda job: self._writer.written(task_prefix(job)).is_closed)
         self._next_beside = 0.0
         self._troubles = Troubles(parts.lab.store, "tracking")
@@ -41,7 +41,7 @@ class TrackingLoop(threading.Thread):
     def run(self) -> None:
         if not self._service.is_on:
             return
-        private_folder(self._parts.lab.paths.mlflow / "runs")
+        private_folder(self._parts.lab.paths.mlflow_runs)
         Bell(self._parts.lab, self._service, self._parts.leaving).start()
         while not self._parts.leaving.wait(EVERY_SECONDS):
             try:

@@ -12,6 +12,7 @@ from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
 from ailab.jobs.snapshots import Snapshot
+from ailab.paths import JOB_PROGRESS, JOB_RUN, JOB_TRAINING
 from ailab.tracking.api import LONGEST_PARAM, LONGEST_TAG
 from ailab.tracking.reported import key_of
 
@@ -75,9 +76,9 @@ def job_run(job: Job, folder: Path, root: Path) -> Tracked:
         user=job.owner,
         started=job.started_at or job.submitted_at,
         status=STATUSES[JobState(job.state)],
-        training=folder / "training.jsonl",
-        progress=folder / "progress.jsonl",
-        note=folder / "run.json",
+        training=folder / JOB_TRAINING,
+        progress=folder / JOB_PROGRESS,
+        note=folder / JOB_RUN,
         ended=job.ended_at,
         tags={name: value[:LONGEST_TAG] for name, value in tags.items() if value},
         params={name: value[:LONGEST_PARAM] for name, value in params.items() if value},

@@ -18,19 +18,15 @@ from ailab.tracking.api import LONGEST_KEY, LONGEST_PARAM
 PART_BYTES = 256 * 1024
 _FORBIDDEN = re.compile(r"[^\w./ :-]")
 _MOST_METRICS = 200
-_STATUSES = {"done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
 @dataclass
 class Part:
-    """What is new in a training's file: metrics and parameters as MLflow takes them, where reading goes on, what the
-    file says of the training itself (a notebook's), and how that ended, if it has."""
+    """What is new in a training's file: metrics and parameters as MLflow takes them, and where reading goes on."""
 
     metrics: list[dict[str, Any]] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     offset: int = 0
-    about: dict[str, Any] = field(default_factory=dict)
-    status: str = ""
     more: bool = False
 
 
@@ -71,16 +67,13 @@ def _bytes(path: Path, offset: int) -> bytes:
 
 
 def _take(part: Part, document: dict[str, Any]) -> None:
-    params, metrics, about = (document.get(name) for name in ("params", "metrics", "training"))
-    if isinstance(about, dict):
-        part.about = about
+    params, metrics = document.get("params"), document.get("metrics")
     if isinstance(params, dict):
         part.params |= {key_of(str(name)): str(value)[:LONGEST_PARAM] for name, value in params.items()}
     if isinstance(metrics, dict):
         at, step = number_of(document.get("t")), number_of(document.get("epoch"))
         if at is not None and step is not None and math.isfinite(at) and math.isfinite(step):
             part.metrics += _metrics(metrics, at, int(step))
-    part.status = _STATUSES.get(str(document.get("ended")), part.status)
 
 
 def points_after(progress: Progress | None, t: float) -> list[dict[str, Any]]:
