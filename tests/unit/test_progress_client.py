@@ -220,8 +220,10 @@ def test_the_folder_for_checkpoints_is_the_jobs_and_is_made(tmp_path: Path) -> N
     assert script(code, None, AILAB_CHECKPOINTS=str(folder)).stdout == f"{folder!r}\n" and folder.is_dir()
 
 
-def test_the_callback_reports_what_keras_tells_it(told: Path, tmp_path: Path) -> None:
-    """With a stand-in for TensorFlow; the real one trains in tests/scenarios/test_progress.py."""
+@pytest.fixture
+def keras(tmp_path: Path) -> dict[str, str]:
+    """Variables with which a script finds a stand-in for TensorFlow; the real one trains in
+    tests/scenarios/test_progress.py."""
     (tmp_path / "tensorflow.py").write_text(
         textwrap.dedent(
             """
@@ -232,9 +234,13 @@ def test_the_callback_reports_what_keras_tells_it(told: Path, tmp_path: Path) ->
             """
         )
     )
+    return {"PYTHONPATH": f"{CLIENT}:{tmp_path}"}
+
+
+def test_the_callback_reports_what_keras_tells_it(told: Path, keras: dict[str, str]) -> None:
     script(
         """
-        ailab_progress.INTERVAL = 0
+        ailab_progress.INTERVAL = ailab_progress.EPOCHS_INTERVAL = 0
         callback = ailab_progress.keras()
         callback.params = {"verbose": 0, "epochs": 2, "steps": None}
         callback.on_test_batch_end(0, {"loss": 7.0})
@@ -246,7 +252,7 @@ def test_the_callback_reports_what_keras_tells_it(told: Path, tmp_path: Path) ->
         callback.on_train_end()
         """,
         told,
-        PYTHONPATH=f"{CLIENT}:{tmp_path}",
+        **keras,
     )
     found = lines(told)
     assert [(line["epoch"], line["step"], line["steps"]) for line in found[:5]] == [
@@ -256,3 +262,23 @@ def test_the_callback_reports_what_keras_tells_it(told: Path, tmp_path: Path) ->
     assert found[5]["epoch"] == 2 and found[-1]["metrics"] == {"loss": 1.0, "val_loss": 1.5}
     seen = read(told)
     assert seen is not None and seen.fraction == 1.0 and seen.latest == {"loss": 1.0, "step": 1.0, "val_loss": 1.5}
+
+
+def test_each_epoch_of_a_fast_training_has_a_point_with_its_metrics(told: Path, keras: dict[str, str]) -> None:
+    script(
+        """
+        ailab_progress.INTERVAL = 1000.0
+        callback = ailab_progress.keras()
+        callback.params = {"epochs": 5, "steps": 1}
+        for epoch in range(5):
+            callback.on_epoch_begin(epoch)
+            callback.on_train_batch_end(0, {"loss": 9.0})
+            time.sleep(ailab_progress.EPOCHS_INTERVAL)
+            callback.on_epoch_end(epoch, {"loss": 5.0 - epoch})
+        """,
+        told,
+        **keras,
+    )
+    seen = read(told)
+    assert seen is not None
+    assert [point.metrics["loss"] for point in seen.points if "loss" in point.metrics] == [5.0, 4.0, 3.0, 2.0, 1.0]

@@ -20,8 +20,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-# Seconds between two points that are written.
+# Seconds between two points that are written, and between those of two ends of epochs: a curve has a point for each
+# epoch, however short they are.
 INTERVAL = 0.5
+EPOCHS_INTERVAL = 0.05
 # The file's bytes, beyond which points that are near each other in time become one.
 LIMIT = 1_000_000
 # As many as tell the rate and the usual interval; they stay as they are.
@@ -69,10 +71,10 @@ class _Reporter:
         self._place: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self._pending_since: float | None = None
-        self._next = 0.0
+        self._written = -math.inf
         self._torn = True  # another process may have been killed in the middle of a line
 
-    def report(self, place: tuple[Any, Any, Any, Any], metrics: dict[str, Any]) -> None:
+    def report(self, place: tuple[Any, Any, Any, Any], metrics: dict[str, Any], ended: bool = False) -> None:
         # Nobody waits: who comes while another thread, or the one below a signal's handler, is in here is left out.
         if self._path is None or not self._lock.acquire(blocking=False):
             return
@@ -85,7 +87,7 @@ class _Reporter:
             # With those of reports that were left out: an epoch's val_loss comes once, just before the next step.
             self._metrics.update(metrics)
             self._pending_since = time.time()
-            if time.monotonic() >= self._next:
+            if time.monotonic() >= self._written + (EPOCHS_INTERVAL if ended else INTERVAL):
                 self._write()
         except Exception as problem:
             _say_once(f"a report could not be written: {problem!r}")
@@ -104,7 +106,7 @@ class _Reporter:
             self._lock.release()
 
     def _write(self) -> None:
-        self._next = time.monotonic() + INTERVAL
+        self._written = time.monotonic()
         point: dict[str, Any] = {"t": round(self._pending_since or 0.0, 3)}
         point.update({name: _count(self._place.get(name)) for name in _PLACES})
         metrics, self._metrics, self._pending_since = self._metrics, {}, None
@@ -215,12 +217,12 @@ def keras(checkpoint: bool = False) -> Any:
             self._epoch = self._step = 0
             self._steps: int | None = None
 
-        def _tell(self, logs: Any) -> None:
+        def _tell(self, logs: Any, ended: bool = False) -> None:
             params = self.params or {}
             steps = params.get("steps") or self._steps
             # Within an epoch of a parameter server's training they are on some worker, and not to be had yet.
             numbers = dict(logs) if isinstance(logs, dict) else {}
-            _reporter.report((self._epoch, params.get("epochs"), self._step, steps), numbers)
+            _reporter.report((self._epoch, params.get("epochs"), self._step, steps), numbers, ended)
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self._epoch, self._step = epoch + 1, 0
@@ -237,7 +239,7 @@ def keras(checkpoint: bool = False) -> Any:
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self._steps = self._step  # of a dataset that does not know its length
-            self._tell(logs)
+            self._tell(logs, ended=True)
             if checkpoint:
                 save(self.model, epoch + 1)
 
