@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ SERVICES_SECONDS = 90.0
 STOP_SECONDS = 60.0
 OTHER_UP_SECONDS = 3600.0
 GIVE_UP_AFTER_STARTS = 3
+_POLITE_SECONDS = 60.0
+_QUIET_SECONDS = 5.0
 _LOG_LINES = 30
 
 Tell = Callable[[str], None]
@@ -162,8 +166,21 @@ def _does_not_run(lab: Lab, task_id: str) -> AilabError:
     )
 
 
-def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
-    """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use."""
+def begin_workspace(lab: Lab, user: str) -> None:
+    """Have the user's workspace started, and go on meanwhile. Whoever needs it waits for it, and hears why it does not
+    start."""
+    from ailab.access import hub_client
+
+    def start() -> None:
+        with suppress(AilabError):
+            hub_client.start_server(lab.paths, user)
+
+    threading.Thread(target=start, name="workspace", daemon=True).start()
+
+
+def prove(lab: Lab, user: str, tell: Tell, *, politely: bool = False) -> dict[str, Any]:
+    """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use; `politely`,
+    when nobody computes there."""
     from ailab.access import hub_client, kernel_client
     from ailab.environments.kernel import read_proof
     from ailab.provision import stack_of
@@ -177,14 +194,33 @@ def prove(lab: Lab, user: str, tell: Tell) -> dict[str, Any]:
     record = lab.paths.environment / "proven.json"
     if (known := files.read_json(record)) is not None and known.get("of") == proven:
         return dict(known["proof"])
-    tell(_("first cell"))
     bind = lab.settings.access.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
+    door = (host, lab.settings.access.port)
+    if politely:
+        _let_people_begin(lab, door, user)
+    tell(_("first cell"))
     code = stack_of(lab, generation).proof_code()
-    output = kernel_client.run_cell(lab.paths, (host, lab.settings.access.port), user, code)
+    output = kernel_client.run_cell(lab.paths, door, user, code)
     proof = read_proof(output, generation)
     files.replace(record, json.dumps({"of": proven, "proof": proof}))
     return proof
+
+
+def _let_people_begin(lab: Lab, door: tuple[str, int], user: str) -> None:
+    """Wait until nothing has been computed in the workspace for some seconds, but not for ever: who came as soon as the
+    password was told has the machine's CPUs for their own first cell."""
+    from ailab.access.activity import idle_seconds
+
+    began = time.monotonic()
+
+    def nobody_computes() -> bool:
+        idle = idle_seconds(lab.paths, f"{door[0]}:{door[1]}", user)
+        return min(idle, time.monotonic() - began) >= _QUIET_SECONDS
+
+    # A server that does not tell is not waited for.
+    with suppress(AilabError):
+        wait_for(nobody_computes, timeout=_POLITE_SECONDS, what=_("the workspace to be idle"), first=0.5, last=1.0)
 
 
 def running_tasks(lab: Lab) -> list[str]:

@@ -165,11 +165,23 @@ class Store:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         with self.engine.connect() as connection:
             revision = _revision(connection)
-        if revision != NEWEST:
+        if revision is None:
+            self._make()
+        elif revision != NEWEST:
             self._migrate(revision)
         return self
 
-    def _migrate(self, revision: str | None) -> None:
+    def _make(self) -> None:
+        """All tables as they are today: alembic, which a lab's first start need not wait for, would make the same. Its
+        revision is written last, so one that is cut off is made good by the next."""
+        metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            connection.execute(
+                text("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
+            )
+            connection.execute(text("INSERT INTO alembic_version VALUES (:newest)"), {"newest": NEWEST})
+
+    def _migrate(self, revision: str) -> None:
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

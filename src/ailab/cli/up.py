@@ -68,7 +68,7 @@ def run_up(lab: Lab, person: str, holder: str, base: Base | None, *, json: bool,
         ready = bring_up(lab, person, holder, base)
         if told_early and not json:
             tell(as_text(lab, ready))
-        verified = prove(lab, ready)
+        verified = prove(lab, ready, politely=told_early)
     if json:
         print_json(lab.client.get("/api/status") | {"login": ready.login(), "verified": verified})
     else:
@@ -171,16 +171,17 @@ def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
         bringup.ensure_daemon(lab)
         bringup.wait_until_ready(lab, tell)
     first = lab.client.post("/api/users/first", {"name": person})
+    bringup.begin_workspace(lab, first["name"])
     link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
     return Ready(lab.client.get("/api/status")["url"], first["name"], first["password"], link)
 
 
-def prove(lab: Lab, ready: Ready) -> dict[str, Any]:
+def prove(lab: Lab, ready: Ready, *, politely: bool = False) -> dict[str, Any]:
     """What a cell in the first person's workspace finds; refused where it computes on a CPU that was not asked for."""
     from ailab import bringup, preflight
 
     with step(_("Running a cell in the lab")) as tell:
-        verified = bringup.prove(lab, ready.user, tell)
+        verified = bringup.prove(lab, ready.user, tell, politely=politely)
         tell(versions(verified))
     preflight.refuse_silent_cpu(lab, verified["gpus"])
     return verified

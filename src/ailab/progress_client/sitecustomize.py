@@ -1,13 +1,20 @@
-"""Python runs this at its start, where ailab's client is on PYTHONPATH: trainings are noticed without a line of code.
+"""Python runs this at its start, where ailab's client is on PYTHONPATH: trainings are noticed without a line of code,
+and frameworks are imported sooner.
 
-Nothing is imported here: what is to be done waits until Keras, or MLflow, is imported by whoever uses it. Whatever goes
-wrong goes wrong in silence, and costs the person nothing but the noticing. AILAB_AUTOLOG=0 turns that off.
+Nothing is imported here: what is to be done waits until a framework, Keras or MLflow, is imported by whoever uses it.
+Whatever goes wrong goes wrong in silence, and costs the person nothing but the noticing, which AILAB_AUTOLOG=0 turns
+off.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+
+# What is large: nearly all that it makes while it is loaded stays, and looking for garbage meanwhile would take a
+# quarter of that time.
+LARGE = ("tensorflow", "torch", "jax", "keras", "ipykernel.kernelapp")
 
 # What has `fit`: Keras 2 in TensorFlow up to 2.12, in later ones, as tf_keras; Keras 3 on each of its frameworks.
 FITS = {
@@ -21,7 +28,7 @@ FITS = {
 
 
 class _Watcher:
-    """A finder that finds nothing itself: it has something done when a module that others find has been loaded."""
+    """A finder that finds nothing itself: it has something done when a module that others find is loaded."""
 
     def __init__(self, wanted):
         self._wanted = set(wanted)
@@ -35,9 +42,24 @@ class _Watcher:
             spec = find(name, path, target) if find is not None else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    _notice(spec.loader)
+                    (_load_without_looking if name in LARGE else _notice)(spec.loader)
                 return spec
         return None
+
+
+def _load_without_looking(loader):
+    load = loader.exec_module
+
+    def exec_module(module):
+        looked = gc.isenabled()
+        gc.disable()
+        try:
+            load(module)
+        finally:
+            if looked:
+                gc.enable()
+
+    loader.exec_module = exec_module
 
 
 def _notice(loader):
@@ -59,10 +81,10 @@ def _notice(loader):
 
 
 def _watched():
-    """What is to be noticed; nothing outside of a lab's task."""
+    """What is to be noticed, which is nothing outside of a lab's task, and what is large."""
     wants = os.environ.get("AILAB_AUTOLOG", "1").lower() not in ("0", "false", "off", "no")
     writes = os.environ.get("AILAB_TRAINING") or os.environ.get("AILAB_TRAININGS")
-    return [*(FITS if wants and writes else ()), *(["mlflow"] if os.environ.get("AILAB_MLFLOW") else [])]
+    return [*LARGE, *(FITS if wants and writes else ()), *(["mlflow"] if os.environ.get("AILAB_MLFLOW") else [])]
 
 
 def _chain():
@@ -75,6 +97,5 @@ def _chain():
         spec.loader.exec_module(sys.modules["sitecustomize"])
 
 
-if _watched():
-    sys.meta_path.insert(0, _Watcher(_watched()))
+sys.meta_path.insert(0, _Watcher(_watched()))
 _chain()
