@@ -18,6 +18,8 @@ START_SECONDS = 10.0
 # we have nothing to check with them.
 for _checker in ("rfc3987_syntax", "rfc3986_validator", "isoduration"):
     sys.modules[_checker] = None  # type: ignore[assignment]  # how the import system marks what must not load
+# httpx as a program, which draws with Rich. It expects that this may not be installed.
+sys.modules["httpx._main"] = None  # type: ignore[assignment]
 # What alembic knows of other databases than the hub's, which is SQLite.
 for _other in ("mssql", "mysql", "oracle", "postgresql"):
     sys.modules[f"alembic.ddl.{_other}"] = ModuleType(_other)
