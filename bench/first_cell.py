@@ -16,6 +16,7 @@ from ailab.resources.ports import free_port
 from ailab.waiting import wait_for
 
 READY_SECONDS = 120.0
+LOOK_SECONDS = 0.05
 CELL = "import tensorflow as tf\nprint(float(tf.reduce_sum(tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))))))"
 ANSWER = "262144.0"
 HARDENED = {
@@ -61,7 +62,7 @@ class Browser:
             _status, known = self.ask("GET", f"/hub/api/users/{user}")
             return bool(json.loads(known)["servers"].get("", {}).get("ready"))
 
-        wait_for(ready, timeout=READY_SECONDS, what="the workspace", first=0.05)
+        wait_for(ready, timeout=READY_SECONDS, what="the workspace", last=LOOK_SECONDS)
 
     def log_in(self, user: str, password: str) -> str:
         """Log in by the form; a token of the hub's API for that person."""
@@ -91,7 +92,7 @@ def seconds_to_first_cell(client: Any, image: str, folder: Path) -> dict[str, fl
             assert container.status == "running", said
             return re.search(r"User +(\S+)\s+Password +(\S+)", said)
 
-        found = wait_for(login, timeout=READY_SECONDS, what="the lab's password")
+        found = wait_for(login, timeout=READY_SECONDS, what="the lab's password", last=LOOK_SECONDS)
         ready = time.perf_counter() - started
         browser = Browser(port)
         token = browser.log_in(found[1], found[2])

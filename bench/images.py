@@ -8,9 +8,10 @@ exit status is 1 when a limit does not hold.
 A container engine is started, with a store of its own in memory (12 GB: a disk, a shared one above all, adds what
 others do to it), beside a lab and an AILAB_HOME of its own below /var/tmp, and all of it is removed at the end: the
 engine of this machine is not touched. The peer is the Dockerfile that people write (see image_peer.py). Before each
-cold build all that was built, packed or downloaded for an image is removed, but for the Debian that both stand on; both
-go first in turn. What one package more takes is timed from its lock on, which is made before; its wheel is then in no
-cache. A first cell is a person's: the password from the log, the web page, a kernel.
+cold build all that was built, packed or downloaded for an image is removed, but for the Debian that both stand on;
+both go first in turn. Trainings are on half of the CPUs (see typed.py). What one package more takes is timed from its
+lock on, which is made before; its wheel is then in no cache. A first cell is a person's: the password from the log,
+the web page, a kernel.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from first_cell import seconds_to_first_cell
 from image_peer import NAME, Peer
 from rows import Row, show
 from second_engine import second_engine
-from typed import DISK, Ailab, seconds, tell, work_folder
+from typed import DISK, Ailab, half_of_the_cpus, on_half_of_the_cpus, seconds, tell, work_folder
 
 from ailab import bases, engine, imaging
 from ailab.environments.generations import Generations
@@ -96,7 +97,7 @@ class Bench:
 
     def build_ours(self, taken: Figures) -> None:
         """Cold, unchanged, one package more."""
-        self._clear()
+        self.make_room()
         shutil.rmtree(self._contexts)
         self._want(self.plain)
         taken.setdefault("cold", []).append(self._build(new=True))
@@ -108,7 +109,7 @@ class Bench:
     def build_peer(self, peer: Peer, taken: Figures) -> None:
         """The same of the peer."""
         texts = [self.requirements(wanted) for wanted in (self.plain, self.more)]
-        self._clear()
+        self.make_room()
         taken.setdefault("peer: cold", []).append(seconds(lambda: peer.build(texts[0])))
         taken.setdefault("peer: size", []).append(self._size(NAME))
         taken.setdefault("peer: one more", []).append(seconds(lambda: peer.build(texts[1])))
@@ -124,7 +125,7 @@ class Bench:
         """In GB."""
         return float(self.client.api.inspect_image(image)["Size"]) / 1e9
 
-    def _clear(self) -> None:
+    def make_room(self) -> None:
         """Leave nothing in the engine's store but the base."""
         for image in self.client.api.images():
             names = [name for name in image["RepoTags"] or [] if name != "<none>:<none>"]
@@ -143,7 +144,7 @@ class Bench:
         """Samples a second of a process of this machine, by the generation that the image has, too."""
         current = Generations(MachinePaths(self.ailab.home), self.ailab.lab).current()
         assert current is not None, "env build has made it"
-        program = [str(current.program), "-I", str(TRAINING)]
+        program = [*on_half_of_the_cpus(), str(current.program), "-I", str(TRAINING)]
         done = subprocess.run(program, env=_environment(), capture_output=True, text=True, check=True)
         return _speed(done.stdout)
 
@@ -158,7 +159,7 @@ class Bench:
             command=(str(ENVIRONMENT / "bin/python"), "-I", f"/bench/{TRAINING.name}"),
             environment=_environment(),
             cwd="/tmp",
-            cpus=_cpus(),
+            cpus=len(half_of_the_cpus()),
             image=self.image,
             mounts=(Mount(folder, "/bench", read_only=True),),
         )
@@ -177,12 +178,13 @@ class Bench:
             runtime.remove(spec.id)
 
 
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _environment() -> dict[str, str]:
-    return {"PATH": os.defpath, "HOME": "/tmp", "TF_CPP_MIN_LOG_LEVEL": "3", **thread_variables(_cpus())}
+    return {
+        "PATH": os.defpath,
+        "HOME": "/tmp",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **thread_variables(len(half_of_the_cpus())),
+    }
 
 
 def _speed(said: str) -> float:
@@ -204,6 +206,7 @@ def measure(bench: Bench, runs: int) -> Figures:
             tell(str({name: round(values[-1], 2) for name, values in taken.items()}))
     tell("the generation of the same lock, on this machine")
     bench.ailab.run("env", "build")
+    bench.make_room()
     bench.image = str(bench.ailab.json("image", "build")["id"])
     trainings: dict[str, Callable[[], float]] = {"contained": bench.train_contained, "bare": bench.train_bare}
     for number in range(1, runs + 1):

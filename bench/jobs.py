@@ -28,7 +28,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 import psutil
 from job_peers import SLURM, Ray, Slurm, first_line
 from rows import Row, show
-from typed import DISK, Ailab, plain_environment, seconds, tell, work_folder
+from typed import (
+    DISK,
+    Ailab,
+    half_of_the_cpus,
+    on_half_of_the_cpus,
+    plain_environment,
+    seconds,
+    tell,
+    work_folder,
+)
 
 from ailab.client import Client
 from ailab.resources.ports import free_port
@@ -122,23 +131,16 @@ class Bench:
         return count / (time.perf_counter() - started)
 
     def training(self) -> float:
-        """Samples a second of the training as a job on half of the CPUs: on all of them the host of a virtual machine
-        throttles it in steps (seen here: 599, 1195 or 1400 samples a second, in a job or not), which hides 1 %."""
-        (job,) = self.submit("python", "train_cnn.py", cpus=len(self._half()))
+        """Samples a second of the training as a job on half of the CPUs."""
+        (job,) = self.submit("python", "train_cnn.py", cpus=len(half_of_the_cpus()))
         self.wait(job)
         return speed((self.ailab.lab.tasks / f"job-{job}" / "log").read_text())
 
     def bare_training(self) -> float:
         """Samples a second of the same training as a process of the lab's account, in the same environment, on as many
         CPUs."""
-        on = ("taskset", "--cpu-list", ",".join(map(str, self._half())))
-        with self._process("train_cnn.py", {}, before=on) as process:
+        with self._process("train_cnn.py", {}, before=on_half_of_the_cpus()) as process:
             return speed(process.communicate(timeout=END_SECONDS)[0])
-
-    @staticmethod
-    def _half() -> list[int]:
-        allowed = sorted(os.sched_getaffinity(0))
-        return allowed[: max(1, len(allowed) // 2)]
 
     def gang(self) -> float:
         """Samples a second of two workers with a CPU each, as one job."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ailab.settings import MirrorsSection
+if TYPE_CHECKING:
+    from ailab.settings import MirrorsSection
 
 # Of each key in [mirrors], the variables that carry it: to uv, to pip, to npm and Node, to curl and Python's requests.
 _TOLD = {

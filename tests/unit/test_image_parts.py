@@ -198,6 +198,26 @@ def test_a_step_that_fails_is_told_with_what_it_printed(dialect: steps.Dialect, 
     assert "exit status" not in failed.detail and "subprocess" not in failed.detail
 
 
+FULL = "failed to copy: write /var/lib/docker/x: no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("lines", "output"),
+    [
+        (["#9 [3/9] RUN sync", "#9 2.5 error: Failed to write: No space left on device (os error 28)"], ""),
+        (["#9 [3/9] RUN sync", "#9 2.5  + nodejs==1"], f"#9 2.5  + nodejs==1\nERROR: failed to solve: {FULL}"),
+    ],
+    ids=["the step says it", "the builder says it"],
+)
+def test_a_full_disk_is_told(lines: list[str], output: str) -> None:
+    following = steps.Steps(steps.BUILDKIT, lambda _text: None)
+    for line in lines:
+        following.read(line)
+    failed = following.failure(CommandFailed("failed", finished=Finished(("docker",), 1, output, "")))
+    assert "disk" in failed.message and "docker system df" in failed.remedy
+    assert "o space left on device" in failed.detail
+
+
 def test_a_pinned_debian_package_that_the_mirror_has_no_more_is_named() -> None:
     following = steps.Steps(steps.BUILDAH, lambda _text: None)
     for line in ("STEP 2/9: RUN apt", "Reading state...", "E: Version '0.18' for 'tini' was not found"):

@@ -180,3 +180,17 @@ def test_a_sitecustomize_of_the_environment_still_runs_and_nothing_is_imported_f
     (site / "sitecustomize.py").write_text("import builtins\nbuiltins.theirs = 42\n")
     code = "import sys; print(theirs, [name for name in ('json', 'socket', 'ailab_trainings') if name in sys.modules])"
     assert run(site, code, AILAB_TRAINING="/dev/null", AILAB_MLFLOW="/nowhere") == "42 []"
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"), [("", "False True"), ("gc.disable()", "False False")], ids=["usual", "who looks never"]
+)
+def test_a_large_framework_is_loaded_without_looking_for_garbage(site: Path, before: str, expected: str) -> None:
+    (site / "torch.py").write_text("import gc\nlooked = gc.isenabled()\n")
+    assert run(site, f"import gc\n{before}\nimport torch\nprint(torch.looked, gc.isenabled())") == expected
+
+
+def test_garbage_is_looked_for_again_after_a_framework_that_does_not_load(site: Path) -> None:
+    (site / "torch.py").write_text("raise ImportError('no CUDA')\n")
+    code = "import gc\ntry: import torch\nexcept ImportError as error: print(error, gc.isenabled())"
+    assert run(site, code) == "no CUDA True"

@@ -6,13 +6,17 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from ailab import __version__, downloads
 from ailab.access.tools import Tools
 from ailab.paths import LabPaths
 from ailab.runtimes.base import Site, TaskKind, TaskSpec
-from ailab.settings import Settings
+
+if TYPE_CHECKING:
+    # The hub reads this module, and no settings.
+    from ailab.settings import Settings
 
 PORTAL_PREFIX = "/services/ailab/"
 MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"

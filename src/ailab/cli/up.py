@@ -170,8 +170,8 @@ def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
     with step(_("Starting the lab")) as tell:
         bringup.ensure_daemon(lab)
         bringup.wait_until_ready(lab, tell)
+    bringup.begin_workspace(lab, next(iter(lab.client.get("/api/users")), person))
     first = lab.client.post("/api/users/first", {"name": person})
-    bringup.begin_workspace(lab, first["name"])
     link = lab.client.post("/api/login-links", {"name": first["name"]})["url"]
     return Ready(lab.client.get("/api/status")["url"], first["name"], first["password"], link)
 

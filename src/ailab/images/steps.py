@@ -13,7 +13,8 @@ from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.images.dockerfile import UV_CACHE
 
-_NEEDED_MB = 4000
+# With what is downloaded for it, which is kept for the next build.
+_NEEDED_MB = 8000
 # Debian's mirrors have one version of a package, the newest.
 _GONE = re.compile(r"^E: Version '(\S+)' for '(\S+)' was not found", re.MULTILINE)
 
@@ -81,6 +82,17 @@ class Steps:
 
     def failure(self, error: CommandFailed) -> AilabError:
         printed = "\n".join(self._last.printed) or error.detail
+        # Said by what the step ran, or by the builder itself while it keeps a layer.
+        for said in (printed, error.detail):
+            if "no space left on device" in said.lower():
+                return BuildFailed(
+                    _("The image was not built: the disk that it is built on is full."),
+                    remedy=_(
+                        "It needs up to {megabytes} MB. See what takes room: docker system df; free some: docker "
+                        "builder prune, docker image prune (Podman: podman system prune)"
+                    ).format(megabytes=_NEEDED_MB),
+                    detail=said,
+                )
         known = explain(printed, index="", cache=Path(UV_CACHE), needed_mb=_NEEDED_MB)
         if known is not None:
             known.detail = known.detail or printed
