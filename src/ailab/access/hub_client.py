@@ -93,7 +93,8 @@ def start_server(lab: LabPaths, user: str) -> None:
     status, answer = hub_call(lab, "GET", f"/users/{user}")
     if status == http.client.NOT_FOUND:
         status, answer = hub_call(lab, "POST", f"/users/{user}")
-    if status >= http.client.BAD_REQUEST:
+    # CONFLICT: somebody else, or their own login, has told the hub of the user meanwhile.
+    if status >= http.client.BAD_REQUEST and status != http.client.CONFLICT:
         raise _refused(answer)
     what = _("the workspace of {user}").format(user=user)
     if not _server_is_ready(lab, user):
