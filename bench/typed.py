@@ -159,7 +159,9 @@ def work_folder(place: Path) -> Iterator[Path]:
 
 
 def half_of_the_cpus() -> list[int]:
-    """On which trainings are compared, so that what the machine does beside them has a CPU, too."""
+    """On which trainings are compared, so that what the machine does beside them has a CPU, too. Other guests of a host
+    disturb them all the same: seen here are 599 samples a second in most turns, 700 to 837 in some, contained or not,
+    so there are to be twice as many turns as of other things."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[: max(1, len(allowed) // 2)]
 
@@ -167,10 +169,3 @@ def half_of_the_cpus() -> list[int]:
 def on_half_of_the_cpus() -> tuple[str, ...]:
     """What a command begins with, to run on them."""
     return ("taskset", "--cpu-list", ",".join(map(str, half_of_the_cpus())))
-
-
-def undisturbed(speeds: Sequence[float]) -> float:
-    """The best of some turns of a training. Other guests of a host take from a turn, and never give: seen here are 599
-    and 837 samples a second and little between, contained or not, so that a median tells who was disturbed more
-    often (https://docs.python.org/3/library/timeit.html#timeit.Timer.repeat says the same of shorter things)."""
-    return max(speeds)
