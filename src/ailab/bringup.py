@@ -220,7 +220,7 @@ def _let_people_begin(lab: Lab, door: tuple[str, int], user: str) -> None:
 
     # A server that does not tell is not waited for.
     with suppress(AilabError):
-        wait_for(nobody_computes, timeout=_POLITE_SECONDS, what=_("the workspace to be idle"), first=0.5, last=1.0)
+        wait_for(nobody_computes, timeout=_POLITE_SECONDS, what="an idle workspace", first=0.5, last=1.0)
 
 
 def running_tasks(lab: Lab) -> list[str]:

@@ -36,10 +36,10 @@ def _ask_later(*arguments: Any) -> None:
 
 
 def _as_usual() -> None:
+    gc.enable()
     ssl.SSLContext.load_default_certs = _read_authorities  # type: ignore[method-assign]
     for arguments in _asked:
         _read_authorities(*arguments)
-    gc.enable()
 
 
 ssl.SSLContext.load_default_certs = _ask_later  # type: ignore[method-assign,assignment]
