@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from fastapi.testclient import TestClient
 
 from ailab.asking import notebook_wish
 from ailab.daemon.app import answer_errors
-from ailab.errors import Forbidden, NotFound
+from ailab.errors import Forbidden, NotFound, UsageError
 from ailab.jobs.model import JobRequest
 from ailab.lab import Lab
 from ailab.portal.job_routes import add_notebook_jobs
 from ailab.portal.login import Session
+from ailab.portal.once import Once
 from ailab.runtimes.base import Site, TaskKind, TaskSpec
 from ailab.working import _as_notebook, _seen_there, refuse_impossible
 
@@ -103,13 +105,15 @@ class Portal:
     """The daemon's side, and a login."""
 
     asked: Any = None
+    jobs = 6
 
     def run_notebook(self, *asked: Any) -> dict[str, Any]:
         self.asked = asked
-        return {"job": 7, "output": "notebooks/a-job-7.ipynb"}
+        self.jobs += 1
+        return {"job": self.jobs, "output": f"notebooks/a-job-{self.jobs}.ipynb"}
 
     async def session(self, request: Request) -> Session | None:
-        return Session("", "ann", "", 0, 0) if "ailab-session" in request.cookies else None
+        return Session("", request.headers.get("who", "ann"), "", 0, 0) if "ailab-session" in request.cookies else None
 
 
 def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
@@ -127,3 +131,50 @@ def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
         assert portal.asked is None
         assert client.post(path, json=asked, headers=login | here).json()["job"] == 7
     assert portal.asked == ("ann", "notebooks/a.ipynb", ["-p", "rate", "1"], 0)
+
+
+def test_asked_again_with_its_key_it_is_the_same_job() -> None:
+    portal: Any = Portal()
+    app = FastAPI()
+    app.state.logins = portal
+    add_notebook_jobs(app, portal)
+    answer_errors(app)
+    login = {"cookie": "ailab-session=x", "sec-fetch-site": "same-origin"}
+
+    def job(client: TestClient, key: str, who: str = "ann") -> int:
+        asked = {"path": "notebooks/a.ipynb", "key": key}
+        answer = client.post("/services/ailab/api/notebook-jobs", json=asked, headers=login | {"who": who})
+        return int(answer.json()["job"])
+
+    with TestClient(app) as client:
+        assert [job(client, "k1"), job(client, "k1"), job(client, "k2"), job(client, "k1")] == [7, 7, 8, 7]
+        assert job(client, "k1", "bob") == 9
+        assert [job(client, ""), job(client, "")] == [10, 11]
+
+
+def test_a_refusal_is_not_kept_and_who_goes_takes_nobody_along() -> None:
+    async def everything() -> None:
+        once, begun, go_on = Once(), [0], asyncio.Event()
+
+        async def fails() -> int:
+            begun[0] += 1
+            raise UsageError("No.")
+
+        async def slow() -> int:
+            begun[0] += 1
+            await go_on.wait()
+            return begun[0]
+
+        for _time in range(2):
+            with pytest.raises(UsageError):
+                await once.do("ann", "refused", fails)
+        assert begun == [2]
+        first = asyncio.ensure_future(once.do("ann", "slow", slow))
+        await asyncio.sleep(0)
+        first.cancel()
+        second = asyncio.ensure_future(once.do("ann", "slow", slow))
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await second == 3 and begun == [3]
+
+    asyncio.run(everything())

@@ -15,6 +15,7 @@ from ailab.i18n import _
 from ailab.portal.backstage import Backstage
 from ailab.portal.job_pages import JobPages
 from ailab.portal.login import PREFIX
+from ailab.portal.once import Once
 from ailab.portal.session import HEADERS, User
 
 Jobs = Annotated[list[int], Query()]
@@ -22,20 +23,27 @@ Jobs = Annotated[list[int], Query()]
 
 class NotebookJob(BaseModel):
     """A notebook that JupyterLab asks to run as a job: at `path` from the lab's folder, with the words that would stand
-    after its name on the command line, and so many whole GPUs."""
+    after its name on the command line, and so many whole GPUs. Asked again with the same `key` it is the same job."""
 
     path: str = Field(min_length=1, max_length=4096)
     words: list[str] = Field([], max_length=1000)
     gpus: int = Field(0, ge=0, le=1024)
+    key: str = Field("", max_length=64)
 
 
 def add_notebook_jobs(app: FastAPI, backstage: Backstage) -> None:
     """What "Run as a job" in JupyterLab asks for. The browser sends it, not the workspace: so it works wherever
     that runs, and whose job it is the login says."""
 
+    once = Once()
+
     @app.post(f"{PREFIX}api/notebook-jobs")
     async def run_notebook(user: User, asked: NotebookJob) -> dict[str, Any]:
-        return await asyncio.to_thread(backstage.run_notebook, user.user, asked.path, asked.words, asked.gpus)
+        wish = (user.user, asked.path, asked.words, asked.gpus)
+        answer: dict[str, Any] = await once.do(
+            user.user, asked.key, lambda: asyncio.to_thread(backstage.run_notebook, *wish)
+        )
+        return answer
 
 
 def add_job_pages(app: FastAPI, pages: JobPages) -> None:

@@ -53,8 +53,7 @@
   const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
 
   /* Make sure of a login at the lab's portal. Where this browser has none there, a visit makes one: the hub, which it is
-     logged in to, confirms it without a question. This is asked again where the portal does not answer, as when it has
-     just closed a connection that the proxy wanted to use; a job must not be asked for twice. */
+     logged in to, confirms it without a question. This is asked again where the portal does not answer. */
   const logIn = async () => {
     for (let left = TRIES; left; left--) {
       const { ok, status } = await fetch(`${PORTAL}api/events?limit=1`, { headers: { Accept: 'application/json' } });
@@ -70,17 +69,32 @@
     }
   };
 
+  // crypto.randomUUID is missing where the lab is reached without TLS.
+  const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, '0')).join('');
+
+  /* Ask until there is an answer from the lab itself. One that was lost on the way, which the proxy tells as a 502 or
+     503 of its own, may have been to a job that is queued: the key says that it is the same that is asked for. */
+  const ask = async request => {
+    for (let left = TRIES; ; left--) {
+      const answer = await fetch(`${PORTAL}api/notebook-jobs`, request).catch(() => null);
+      const said = answer ? await answer.json().catch(() => null) : null;
+      if (said || left <= 1) {
+        return { ok: Boolean(answer && answer.ok && said), status: answer ? answer.status : 0, said: said || {} };
+      }
+      await pause(PAUSE);
+    }
+  };
+
   const submit = async (asked, say) => {
     await logIn();
-    const answer = await fetch(`${PORTAL}api/notebook-jobs`, {
+    const { ok, status, said } = await ask({
       method: 'POST',
       headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
-      body: JSON.stringify(asked)
+      body: JSON.stringify({ ...asked, key: newKey() })
     });
-    const said = await answer.json().catch(() => ({}));
-    if (!answer.ok) {
+    if (!ok) {
       const { message, remedy } = said.error || {};
-      throw new Error(message ? `${message} ${remedy || ''}`.trim() : `${say('The lab does not answer.')} (HTTP ${answer.status})`);
+      throw new Error(message ? `${message} ${remedy || ''}`.trim() : `${say('The lab does not answer.')} (HTTP ${status})`);
     }
     return said;
   };
@@ -127,7 +141,7 @@
         return said.replace(/\{(\w+)\}/g, (_match, name) => values[name]);
       };
 
-      const ask = async () => {
+      const wish = async () => {
         const current = tracker.currentWidget;
         const answer = await apputils.showDialog({
           title: say('Run as a job'),
@@ -142,7 +156,7 @@
       };
 
       const run = async () => {
-        const asked = await ask();
+        const asked = await wish();
         if (!asked) {
           return;
         }
