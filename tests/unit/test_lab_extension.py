@@ -42,6 +42,7 @@ QUEUED = {"status": 200, "body": {"job": 7, "output": "notebooks/a-job-7.ipynb"}
 def test_it_is_found_in_palette_menu_and_launcher_and_submits() -> None:
     seen = run(answer=ANSWER, portal=[FINE, QUEUED])
     assert seen["places"] == ["palette", "menu", "launcher"] and seen["form"]["path"] == "notebooks/open.ipynb"
+    assert len(seen["posted"][0].pop("key")) == 32
     assert seen["posted"] == [{"path": "notebooks/a.ipynb", "gpus": 1,
                                "words": ["-p", "epochs", "10", "-r", "name", "007", "-p", "url", "a=b"]}]  # fmt: skip
     assert seen["success"] == ["Job 7 is queued. Its executed copy: notebooks/a-job-7.ipynb"] and not seen["error"]
@@ -58,17 +59,20 @@ def test_without_a_login_at_the_portal_it_gets_one() -> None:
     assert seen["asked"] == ["GET", "GET", "GET", "POST"] and len(seen["success"]) == 1
 
 
-def test_it_waits_for_the_portal_but_asks_for_a_job_once() -> None:
+def test_it_waits_for_the_portal_and_asks_for_one_job() -> None:
     away = {"status": 503}
     assert run(answer=ANSWER, portal=[away, FINE, QUEUED])["asked"] == ["GET", "GET", "POST"]
-    seen = run(answer=ANSWER, portal=[away] * 5)
-    assert seen["asked"] == ["GET"] * 4 + ["POST"] and seen["error"] == ["The lab does not answer. (HTTP 503)"]
+    seen = run(answer=ANSWER, portal=[FINE, away, away, QUEUED])
+    assert seen["asked"] == ["GET"] + ["POST"] * 3 and len(seen["success"]) == 1 and not seen["error"]
+    assert len({asked["key"] for asked in seen["posted"]}) == 1, "whose answer is lost is the same job"
+    seen = run(answer=ANSWER, portal=[away] * 8)
+    assert seen["asked"] == ["GET"] * 4 + ["POST"] * 4 and seen["error"] == ["The lab does not answer. (HTTP 503)"]
 
 
 def test_a_refusal_is_shown_with_its_remedy() -> None:
     refused = {"status": 403, "body": {"error": {"message": "Not there.", "remedy": "Move it."}}}
     assert run(answer=ANSWER, portal=[FINE, refused])["error"] == ["Not there. Move it."]
-    assert run(answer=ANSWER, portal=[FINE, {"status": 502}])["error"] == ["The lab does not answer. (HTTP 502)"]
+    assert run(answer=ANSWER, portal=[FINE] + [{"status": 502}] * 4)["error"] == ["The lab does not answer. (HTTP 502)"]
 
 
 def test_a_line_that_sets_nothing_is_refused_here() -> None:

@@ -75,26 +75,29 @@
   /* Ask until there is an answer from the lab itself. One that was lost on the way, which the proxy tells as a 502 or
      503 of its own, may have been to a job that is queued: the key says that it is the same that is asked for. */
   const ask = async request => {
-    for (let left = TRIES; ; left--) {
+    let why = '';
+    for (let left = TRIES; left; left--) {
       const answer = await fetch(`${PORTAL}api/notebook-jobs`, request).catch(() => null);
       const said = answer ? await answer.json().catch(() => null) : null;
-      if (said || left <= 1) {
-        return { ok: Boolean(answer && answer.ok && said), status: answer ? answer.status : 0, said: said || {} };
+      if (said) {
+        return { ok: answer.ok, said };
       }
+      why = answer ? ` (HTTP ${answer.status})` : why;
       await pause(PAUSE);
     }
+    return { ok: false, said: {}, why };
   };
 
   const submit = async (asked, say) => {
     await logIn();
-    const { ok, status, said } = await ask({
+    const { ok, said, why } = await ask({
       method: 'POST',
       headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
       body: JSON.stringify({ ...asked, key: newKey() })
     });
     if (!ok) {
       const { message, remedy } = said.error || {};
-      throw new Error(message ? `${message} ${remedy || ''}`.trim() : `${say('The lab does not answer.')} (HTTP ${status})`);
+      throw new Error(message ? `${message} ${remedy || ''}`.trim() : `${say('The lab does not answer.')}${why || ''}`);
     }
     return said;
   };
