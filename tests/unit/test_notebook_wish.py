@@ -116,12 +116,17 @@ class Portal:
         return Session("", request.headers.get("who", "ann"), "", 0, 0) if "ailab-session" in request.cookies else None
 
 
-def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
-    portal: Any = Portal()
+def served(portal: Any) -> FastAPI:
     app = FastAPI()
     app.state.logins = portal
     add_notebook_jobs(app, portal)
     answer_errors(app)
+    return app
+
+
+def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
+    portal: Any = Portal()
+    app = served(portal)
     path, asked = "/services/ailab/api/notebook-jobs", {"path": "notebooks/a.ipynb", "words": ["-p", "rate", "1"]}
     here, login = {"sec-fetch-site": "same-origin"}, {"cookie": "ailab-session=x"}
     with TestClient(app) as client:
@@ -135,10 +140,7 @@ def test_the_portal_takes_it_from_its_own_pages_alone() -> None:
 
 def test_asked_again_with_its_key_it_is_the_same_job() -> None:
     portal: Any = Portal()
-    app = FastAPI()
-    app.state.logins = portal
-    add_notebook_jobs(app, portal)
-    answer_errors(app)
+    app = served(portal)
     login = {"cookie": "ailab-session=x", "sec-fetch-site": "same-origin"}
 
     def job(client: TestClient, key: str, who: str = "ann") -> int:
