@@ -72,32 +72,34 @@
   // crypto.randomUUID is missing where the lab is reached without TLS.
   const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, '0')).join('');
 
-  /* Ask until there is an answer from the lab itself. One that was lost on the way, which the proxy tells as a 502 or
-     503 of its own, may have been to a job that is queued: the key says that it is the same that is asked for. */
-  const ask = async request => {
+  /* Post until the lab itself answers. An answer that was lost on the way, which the proxy tells as a 502 or 503 of its
+     own, may have been to a job that is queued: the key in `request` says that it is the same that is asked for. */
+  const post = async (request, say) => {
     let why = '';
     for (let left = TRIES; left; left--) {
       const answer = await fetch(`${PORTAL}api/notebook-jobs`, request).catch(() => null);
-      const said = answer ? await answer.json().catch(() => null) : null;
+      const said = answer && (await answer.json().catch(() => null));
       if (said) {
-        return { ok: answer.ok, said };
+        return said;
       }
       why = answer ? ` (HTTP ${answer.status})` : why;
-      await pause(PAUSE);
+      if (left > 1) {
+        await pause(PAUSE);
+      }
     }
-    return { ok: false, said: {}, why };
+    throw new Error(`${say('The lab does not answer.')}${why}`);
   };
 
   const submit = async (asked, say) => {
     await logIn();
-    const { ok, said, why } = await ask({
+    const request = {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', Accept: 'application/json' },
       body: JSON.stringify({ ...asked, key: newKey() })
-    });
-    if (!ok) {
-      const { message, remedy } = said.error || {};
-      throw new Error(message ? `${message} ${remedy || ''}`.trim() : `${say('The lab does not answer.')}${why || ''}`);
+    };
+    const said = await post(request, say);
+    if (said.error) {
+      throw new Error(`${said.error.message} ${said.error.remedy || ''}`.trim());
     }
     return said;
   };
@@ -144,7 +146,7 @@
         return said.replace(/\{(\w+)\}/g, (_match, name) => values[name]);
       };
 
-      const wish = async () => {
+      const ask = async () => {
         const current = tracker.currentWidget;
         const answer = await apputils.showDialog({
           title: say('Run as a job'),
@@ -159,7 +161,7 @@
       };
 
       const run = async () => {
-        const asked = await wish();
+        const asked = await ask();
         if (!asked) {
           return;
         }
