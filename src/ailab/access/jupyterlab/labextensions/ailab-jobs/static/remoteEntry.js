@@ -79,7 +79,7 @@
     for (let left = TRIES; left; left--) {
       const answer = await fetch(`${PORTAL}api/notebook-jobs`, request).catch(() => null);
       const said = answer && (await answer.json().catch(() => null));
-      if (said) {
+      if (said && (answer.ok || said.error)) {
         return said;
       }
       why = answer ? ` (HTTP ${answer.status})` : why;
