@@ -11,44 +11,22 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from conftest import free_port
 from engines import needs_engine
 from python_image import python_image
+from tried_tasks import Specs, alive, line, stubborn, until
 
 from ailab.errors import Conflict, NotFound
 from ailab.paths import LabPaths
-from ailab.runtimes.base import Capability, Limits, Runtime, Seen, TaskSpec, TaskState
+from ailab.runtimes.base import Capability, Limits, Runtime, Seen, TaskState
 from ailab.runtimes.docker import DockerRuntime
 from ailab.runtimes.process import ProcessRuntime
 from ailab.waiting import wait_for
 
 SOURCE = Path(__file__).parents[2] / "src"
-
-
-@dataclass(frozen=True)
-class Specs:
-    """Makes specifications that a runtime can run: of Python code, with a Python that is where the task runs."""
-
-    python: str
-    image: str = ""
-
-    def __call__(self, code: str, **changes: object) -> TaskSpec:
-        values: dict[str, object] = {
-            "id": "one",
-            "name": "one",
-            "kind": "job",
-            "command": (self.python, "-u", "-c", code),
-            "environment": {"PATH": os.defpath, "GREETING": "hello"},
-            "cwd": "/",
-            "grace": 5.0,
-            "image": self.image,
-        }
-        return TaskSpec.from_json(values | changes)
 
 
 RUNTIMES = [ProcessRuntime, pytest.param(DockerRuntime, marks=[pytest.mark.docker, needs_engine])]
@@ -68,46 +46,6 @@ def spec(runtime: Runtime) -> Specs:
     if Capability.images in runtime.capabilities:
         return Specs("/usr/bin/python3", python_image())
     return Specs(sys.executable)
-
-
-def until(runtime: Runtime, state: TaskState, task_id: str = "one") -> Seen:
-    def reached() -> Seen | None:
-        seen = runtime.poll(task_id)
-        return seen if seen.state == state else None
-
-    return wait_for(reached, timeout=15, what=f"{task_id} to be {state}")
-
-
-def line(runtime: Runtime, starts_with: str = "") -> str:
-    """The first line of the task's output."""
-
-    return wait_for(
-        lambda: next((text for text in runtime.logs("one") if text.startswith(starts_with)), None),
-        timeout=10,
-        what="output",
-    )
-
-
-def alive(mark: str) -> list[int]:
-    """The processes of this machine, wherever they run, that have `mark` in their command line."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(
-            mark in word for word in process.info["cmdline"] or ()
-        ):
-            found.append(process.pid)
-    return found
-
-
-def stubborn(mark: str) -> str:
-    """A program that will not end when asked to, nor does its child in another session; both carry `mark`."""
-    return f"""
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-code = 'import signal,time; signal.signal(15, signal.SIG_IGN); print("up", flush=True); time.sleep(600)  # {mark}'
-subprocess.Popen([sys.executable, '-c', code], start_new_session=True)
-while True: time.sleep(0.1)
-"""
 
 
 @pytest.fixture

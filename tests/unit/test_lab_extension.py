@@ -75,6 +75,12 @@ def test_a_refusal_is_shown_with_its_remedy() -> None:
     assert run(answer=ANSWER, portal=[FINE] + [{"status": 502}] * 4)["error"] == ["The lab does not answer. (HTTP 502)"]
 
 
+def test_what_the_lab_did_not_say_is_no_queued_job() -> None:
+    for body in ({"detail": "Not Found"}, [], None):
+        seen = run(answer=ANSWER, portal=[FINE] + [{"status": 404, "body": body}] * 4)
+        assert seen["error"] == ["The lab does not answer. (HTTP 404)"] and not seen["success"]
+
+
 def test_a_line_that_sets_nothing_is_refused_here() -> None:
     seen = run(answer=ANSWER | {"parameters": "epochs"}, portal=[])
     assert "epochs" in seen["error"][0] and seen["posted"] == []
