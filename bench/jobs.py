@@ -188,6 +188,7 @@ def in_turn(runs: int, works: dict[str, Callable[[], float]]) -> dict[str, list[
     for number in range(runs):
         for name in list(works) if number % 2 else reversed(list(works)):
             taken[name].append(works[name]())
+            tell(f"  {name} {taken[name][-1]:.4g}")
     tell(", ".join(f"{name} {statistics.median(each):.4g}" for name, each in taken.items()))
     return taken
 
