@@ -10,6 +10,8 @@ import psutil
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 from ailab.waiting import wait_for
 
+FOREVER = "import time\nprint('up')\nwhile True: time.sleep(0.1)"
+
 
 @dataclass(frozen=True)
 class Specs:

@@ -17,7 +17,7 @@ import pytest
 from conftest import free_port
 from engines import needs_engine
 from python_image import python_image
-from tried_tasks import Specs, alive, line, stubborn, until
+from tried_tasks import FOREVER, Specs, alive, line, stubborn, until
 
 from ailab.errors import Conflict, NotFound
 from ailab.paths import LabPaths
@@ -51,9 +51,6 @@ def spec(runtime: Runtime) -> Specs:
 @pytest.fixture
 def mark() -> str:
     return f"mark-{uuid.uuid4().hex}"
-
-
-FOREVER = "import time\nprint('up')\nwhile True: time.sleep(0.1)"
 
 
 def test_unknown_ids_are_absent(runtime: Runtime) -> None:

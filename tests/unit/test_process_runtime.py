@@ -14,12 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tried_tasks import FOREVER, Specs, until
 
-from ailab.runtimes.base import Seen, TaskSpec, TaskState
+from ailab.runtimes.base import TaskState
 from ailab.runtimes.process import ProcessRuntime
 from ailab.waiting import wait_for
 
-FOREVER = "import time\nprint('up')\nwhile True: time.sleep(0.1)"
+spec = Specs(sys.executable)
 STUBBORN = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -36,19 +37,6 @@ def runtime(tmp_path: Path) -> Iterator[ProcessRuntime]:
     yield made
     for task_id in made.tasks():
         made.stop(task_id, grace=0)
-
-
-def spec(code: str) -> TaskSpec:
-    environment = {"PATH": os.defpath}
-    return TaskSpec("one", "one", "job", (sys.executable, "-u", "-c", code), environment, cwd="/", grace=5.0)
-
-
-def until(runtime: ProcessRuntime, state: TaskState) -> Seen:
-    def reached() -> Seen | None:
-        seen = runtime.poll("one")
-        return seen if seen.state == state else None
-
-    return wait_for(reached, timeout=15, what=f"the task to be {state}")
 
 
 def test_tasks_with_a_limit_of_cpus_do_not_share_one(runtime: ProcessRuntime, tmp_path: Path) -> None:
