@@ -207,11 +207,13 @@ def _content(lab: Lab, locked: Lock, interpreter: Interpreter, *, gpu: str) -> C
     from ailab.images.context import Content, Packed
     from ailab.images.settings import image_settings
 
-    shipped = read_lock(provision.lab_stack(lab).shipped_lock)
+    stack = provision.lab_stack(lab)
+    shipped = read_lock(stack.shipped_lock)
     tested = {package.pin() for package in (*shipped.packages, *shipped.cuda)} if shipped is not None else set()
-    layers: dict[str, list[str]] = {"stack": [], "lab": []}
+    layers: dict[str, list[str]] = {"framework": [], "stack": [], "lab": []}
     for package in locked.packages:
-        layers["stack" if package.pin() in tested else "lab"].append(f"{package.requirement()}\n")
+        layer = "lab" if package.pin() not in tested else "framework" if package.name in stack.framework else "stack"
+        layers[layer].append(f"{package.requirement()}\n")
     texts = {
         **{f"requirements/{layer}.txt": "".join(lines) for layer, lines in layers.items()},
         f"lab/{SETTINGS_NAME}": image_settings(lab.paths.settings.read_text(encoding="utf-8"), gpu=gpu),
@@ -248,12 +250,18 @@ def _key(how: bytes, *programs: Path) -> str:
 
 def _place_programs(folder: Path, interpreter: Interpreter, uv: Path) -> None:
     """Both Pythons, with the libraries that they need, and uv: as AILAB_HOME has them."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from ailab.access import tools
     from ailab.environments import portable
 
-    portable.copy(interpreter.program, folder / "pythons" / interpreter.version, libraries=True)
-    own = f"python3.{sys.version_info.minor}"
-    portable.copy(tools.own_python(), folder / "control" / "pythons" / own, libraries=True)
+    places = {
+        folder / "pythons" / interpreter.version: interpreter.program,
+        folder / "control" / "pythons" / f"python3.{sys.version_info.minor}": tools.own_python(),
+    }
+    with ThreadPoolExecutor() as pool:
+        # Each is a second of waiting for the disk.
+        list(pool.map(lambda place: portable.copy(places[place], place, libraries=True), places))
     shutil.copy2(uv, folder / "control" / "uv")
     for note in folder.rglob(portable.ORIGIN):
         note.unlink()

@@ -28,6 +28,7 @@ RECIPE = Recipe(
         Tool("tensorboard.txt", HOME / "tools/tensorboard-1", ("share",)),
     ),
     proxy=HOME / "tools/proxy-1",
+    beside=(Tool("mlflow.txt", HOME / "tools/mlflow-1", ("tests",)),),
     marks={HOME / "tools/proxy-1/node": "it's here"},
 )
 LABELS = naming.Labels("my lab", "tensorflow-2.9", "tensorflow-2.9-py310-1", "abc", "0.1.0", "def")
@@ -38,11 +39,11 @@ def test_layers_come_in_the_order_in_which_they_change() -> None:
     order = [
         "FROM localhost/ailab-base:0123",
         "pythons.tar",
-        "FROM pythons AS control",
-        "control.txt",
-        "FROM pythons\n",
+        "framework.txt",
         "stack.txt",
-        "COPY --from=control",
+        "mlflow.txt",
+        "control.txt",
+        "proxy.tar",
         "COPY ailab",
         "lab.txt",
         "COPY lab",
@@ -57,15 +58,15 @@ def test_layers_come_in_the_order_in_which_they_change() -> None:
 def test_of_steps_that_run_side_by_side_the_one_that_failed_is_told() -> None:
     following = steps.Steps(steps.BUILDKIT, lambda _text: None)
     for line in (
-        "#7 [control 2/3] RUN --mount=type=cache install control.txt",
-        "#8 [stage-2 2/9] RUN --mount=type=cache install stack.txt",
+        "#7 [control  2/13] RUN --mount=type=cache install control.txt",
+        "#8 [ 2/19] RUN --mount=type=cache install stack.txt",
         "#7 1.1 something is amiss",
         "#8 1.2 Downloading tensorflow",
         "#7 ERROR: process did not complete successfully: exit code: 1",
     ):
         following.read(line)
     failed = following.failure(CommandFailed("failed", finished=Finished(("docker",), 1, "", "")))
-    assert "2/3" in failed.message and failed.detail == "something is amiss"
+    assert "2/13" in failed.message and failed.detail == "something is amiss"
 
 
 def test_nothing_that_a_20_10_engine_cannot_read() -> None:

@@ -30,6 +30,12 @@ def test_the_bounds_of_tensorflow_keep_out_what_breaks_it() -> None:
     assert "1.23.5" in bounds["numpy"]
 
 
+def test_the_framework_is_what_a_stack_has_in_one_version() -> None:
+    framework = load_stack("tensorflow-2.9").framework
+    assert {"tensorflow", "tensorflow-aarch64", "nvidia-cublas-cu11"} <= framework
+    assert not framework & {"numpy", "mlflow-skinny"} and not load_stack("science").framework
+
+
 def test_an_unknown_stack_names_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"tensorflow-2\.8") as caught:
         load_stack("tensorflow-2.8")

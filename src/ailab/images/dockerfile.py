@@ -16,8 +16,6 @@ ENVIRONMENT = IMAGE_HOME / "environment"
 CONTROL = IMAGE_HOME / "control" / "current"
 BUILD = IMAGE_HOME / "image"
 WEB_PORT = 8888
-# The stages of the build: what both others stand on, and ailab's own part.
-_BOTH, _OWN = "pythons", "control"
 USER = "1000:1000"
 
 
@@ -33,9 +31,9 @@ class Tool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of. The Pythons are paths in the image; `beside` are tools that labs have or not, each made
-    in a stage of its own; `apt` are packages, name -> version, that the base
-    does not have yet; `marks` are small files, path -> text; `labels` say what the image is."""
+    """What an image is made of. The Pythons are paths in the image; `beside` are tools that labs have or not, each a
+    layer of its own; `apt` are packages, name -> version, that the base does not have yet; `marks` are small files,
+    path -> text; `labels` say what the image is."""
 
     lab: str
     base: str
@@ -57,7 +55,7 @@ class Recipe:
             f"# The lab {self.lab} as an image, written by ailab. In this folder: docker build -t NAME .",
             "# Behind a mirror, a proxy or a private certificate authority, add what `downloads` and `ca` are to say:",
             "#   --secret id=downloads,src=FILE (lines NAME=value)  --secret id=ca,src=FILE (PEM)",
-            f"FROM {self.base} AS {_BOTH}",
+            f"FROM {self.base}",
             f"ENV AILAB_HOME={IMAGE_HOME} LANG=C.UTF-8 HOME={IMAGE_LAB}/.ailab/home PATH={CONTROL}/bin:$PATH",
         ]
 
@@ -74,19 +72,17 @@ class Recipe:
             f"ADD pythons.tar {IMAGE_HOME}/",
             _run(_finish(self.python, pythons), _finish(self.own_python, own)),
             "",
-            "# ailab's own packages, and its tools: beside the stack, for neither needs the other.",
-            f"FROM {_BOTH} AS {_OWN}",
+            # No stages: uv uses all CPUs already, as what compiles does, and a stage's files are copied one by one.
+            "# The framework: what else changes leaves it as it is, and layers travel side by side.",
+            *self._packages("framework.txt"),
+            "",
+            "# The rest of the stack.",
+            *self._packages("stack.txt"),
+            *(line for tool in self.beside for line in self._tool(tool)),
+            "",
+            "# ailab's own packages, and its tools.",
             f"COPY requirements/control {BUILD}/requirements/control/",
             self._installing(*self._tool_steps(), _finish(self.own_python, *(tool.folder for tool in self.tools))),
-            *(line for tool in self.beside for line in self._stage(tool)),
-            "",
-            "# The stack.",
-            f"FROM {_BOTH}",
-            *self._packages("stack.txt"),
-            "",
-            "# What was made beside it.",
-            *(f"COPY --from={_OWN} {folder} {folder}/" for folder in sorted({CONTROL, self.proxy.parent})),
-            *(f"COPY --from={_named(tool)} {tool.folder} {tool.folder}/" for tool in self.beside),
             f"ADD proxy.tar {self.proxy}/",
             "",
             "# ailab itself. The lab's folder is open to any account; only its files are not.",
@@ -96,12 +92,12 @@ class Recipe:
             *self._packages("lab.txt"),
         ]
 
-    def _stage(self, tool: Tool) -> list[str]:
+    def _tool(self, tool: Tool) -> list[str]:
         made = self._installed(self.own_python, tool.folder, tool.requirements)
         left = [f"rm -rf {tool.folder}/{path}" for path in tool.unused]
         return [
             "",
-            f"FROM {_BOTH} AS {_named(tool)}",
+            f"# {tool.requirements.removesuffix('.txt')}, an environment of its own.",
             f"COPY requirements/{tool.requirements} {BUILD}/requirements/",
             self._installing(made, *left, f"touch {tool.folder}/.done", _finish(self.own_python, tool.folder)),
         ]
@@ -117,8 +113,7 @@ class Recipe:
                 "sed -i 's/^\\(passwd\\|group\\):.*/& extrausers/' /etc/nsswitch.conf",
                 f"mkdir -p {folders}",
                 f"chmod 1777 {IMAGE_LAB} {folders}",
-                # A folder that is copied from a stage has a time of its own, which its parts' finish evens out.
-                _finish(self.own_python, site, self.proxy, *(tool.folder / "lib" for tool in self.beside)),
+                _finish(self.own_python, site, self.proxy),
             ),
         ]
 
@@ -162,11 +157,6 @@ class Recipe:
             f"CMD {_words(['up', '--foreground'])}",
             *(f"LABEL {name}={_quoted(value)}" for name, value in labels.items()),
         ]
-
-
-def _named(tool: Tool) -> str:
-    """Its stage's name."""
-    return tool.requirements.removesuffix(".txt")
 
 
 def _run(*steps: str, mounts: Sequence[str] = ()) -> str:

@@ -12,6 +12,7 @@ its address before Python 3.12; so we write sets ourselves.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import marshal
 import operator
@@ -32,8 +33,9 @@ CACHE = "__pycache__"
 COMPILED = f".{sys.implementation.cache_tag}.pyc"
 STAND_IN = b"ailab: constant set %06d"
 # Of a code object, what is made when it is asked for.
-CODE_MADE_ANEW = ("co_lnotab", "co_lines", "co_positions")
-CODE_PARTS = [name for name in dir(CodeType) if name.startswith("co_") and name not in CODE_MADE_ANEW]
+CODE_MADE_ANEW = ("co_lnotab", "co_lines", "co_positions", "co_branches")
+# Constants that are made of others.
+HOLDERS = frozenset({CodeType, tuple, frozenset})
 
 
 def unfinished(folder: str) -> list[str]:
@@ -107,20 +109,34 @@ def without_sets(value: Any, sets: list[frozenset[Any]]) -> Any:
     if isinstance(value, frozenset):
         sets.append(value)
         return STAND_IN % (len(sets) - 1)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not HOLDERS.isdisjoint(map(type, value)):
         items = tuple([without_sets(item, sets) for item in value])
         return value if all(map(operator.is_, items, value)) else items
     return value
 
 
+def _objects(code: CodeType) -> list[str]:
+    """The attributes of a code object that marshal writes as objects, and may refer to: its numbers are none."""
+    names = [name for name in dir(code) if name.startswith("co_") and name not in CODE_MADE_ANEW]
+    return [name for name in names if not isinstance(getattr(code, name), int)]
+
+
+of_code = operator.attrgetter(*_objects(is_of_tests.__code__))
+
+
 def parts(code: CodeType) -> list[Any]:
     """The code and all that it is made of, down to the last constant."""
     found: list[Any] = [code]
-    for value in found:  # which grows meanwhile
+    holders: list[Any] = [code]
+    for value in holders:  # which grows meanwhile
+        tuples = [value]
         if isinstance(value, CodeType):
-            found += [getattr(value, name) for name in CODE_PARTS]
-        elif isinstance(value, (tuple, frozenset)):
-            found += value
+            objects = of_code(value)
+            found.append(objects)
+            tuples = [part for part in objects if isinstance(part, tuple)]
+        for items in tuples:
+            found += items
+            holders += [item for item in items if type(item) in HOLDERS]
     return found
 
 
@@ -147,6 +163,8 @@ def main(folders: list[str]) -> None:
         os.execve(sys.executable, [sys.executable, "-B", *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     parts = [part for folder in folders for part in unfinished(folder)]
     found = [path for part in parts for path in sources(part)]
+    # What compiles makes no circles; to look for some takes a twentieth of its time.
+    gc.disable()
     with ProcessPoolExecutor() as pool:
         for _ in pool.map(compile_one, found, chunksize=64):
             pass

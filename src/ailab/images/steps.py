@@ -35,9 +35,10 @@ class Dialect:
     failed: re.Pattern[str]
 
 
-# `#9 [5/9] RUN ...`, then `#9 12.3 what it prints`: its progress as "plain".
+# `#9 [ 5/19] RUN ...`, a stage's name before the 5 where it has one, then `#9 12.3 what it prints`: its progress as
+# "plain".
 BUILDKIT = Dialect(
-    re.compile(r"#(?P<vertex>\d+) \[(?:\S+ )?(?P<place>\d+/\d+)\] (?P<verb>\S+) ?(?P<rest>.*)"),
+    re.compile(r"#(?P<vertex>\d+) \[\S*? *(?P<place>\d+/\d+)\] (?P<verb>\S+) ?(?P<rest>.*)"),
     re.compile(r"#(?P<vertex>\d+) \d+\.\d+ (?P<text>.*)"),
     re.compile(r"#(?P<vertex>\d+) ERROR"),
 )

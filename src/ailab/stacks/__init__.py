@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ailab.errors import UsageError
 from ailab.i18n import _
@@ -39,6 +40,12 @@ class Stack(StackFile):
     def short_constraints(self) -> list[str]:
         """What a `pip install` by hand must respect; the whole lock would make most of them unsatisfiable."""
         return [*(package for package in self.packages if Requirement(package).specifier), *self.constraints]
+
+    @property
+    def framework(self) -> frozenset[str]:
+        """The normalized names of the packages that the stack has in one version, its CUDA libraries among them."""
+        named = [Requirement(one) for one in (*self.packages, *(self.cuda.packages if self.cuda is not None else ()))]
+        return frozenset(canonicalize_name(one.name) for one in named if "==" in str(one.specifier))
 
     @property
     def shipped_lock(self) -> Path:
