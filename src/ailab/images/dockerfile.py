@@ -31,9 +31,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of. The Pythons are paths in the image; `beside` are tools that labs have or not, each a
-    layer of its own; `apt` are packages, name -> version, that the base does not have yet; `marks` are small files,
-    path -> text; `labels` say what the image is."""
+    """What an image is made of. The Pythons are paths in the image; `apt` are packages, name -> version, that the
+    base does not have yet; `marks` are small files, path -> text; `labels` say what the image is."""
 
     lab: str
     base: str
@@ -41,7 +40,6 @@ class Recipe:
     own_python: Path
     tools: Sequence[Tool]
     proxy: Path
-    beside: Sequence[Tool] = ()
     marks: Mapping[Path, str] = field(default_factory=dict)
     apt: Mapping[str, str] = field(default_factory=dict)
     wheels: bool = False
@@ -64,25 +62,22 @@ class Recipe:
         if self.apt:
             pins = [shlex.quote(f"{name}={version}") for name, version in sorted(self.apt.items())]
             lines += ["", "# Debian packages, in the versions of lab.lock.", _run(f"{BUILD}/apt {' '.join(pins)}")]
-        pythons, own = self.python.parent.parent, self.own_python.parent.parent
         return [
             *lines,
             "",
             "# The Pythons: the environment's, and ailab's own; and uv.",
             f"ADD pythons.tar {IMAGE_HOME}/",
-            _run(_finish(self.python, pythons), _finish(self.own_python, own)),
             "",
             # No stages: uv uses all CPUs already, as what compiles does, and a stage's files are copied one by one.
             "# The framework: what else changes leaves it as it is, and layers travel side by side.",
-            *self._packages("framework.txt"),
+            *self._packages("framework.txt", self.python.parent.parent),
             "",
             "# The rest of the stack.",
             *self._packages("stack.txt"),
-            *(line for tool in self.beside for line in self._tool(tool)),
             "",
             "# ailab's own packages, and its tools.",
             f"COPY requirements/control {BUILD}/requirements/control/",
-            self._installing(*self._tool_steps(), _finish(self.own_python, *(tool.folder for tool in self.tools))),
+            self._installing(*self._tool_steps()),
             f"ADD proxy.tar {self.proxy}/",
             "",
             "# ailab itself. The lab's folder is open to any account; only its files are not.",
@@ -90,16 +85,6 @@ class Recipe:
             "",
             "# The user's packages.",
             *self._packages("lab.txt"),
-        ]
-
-    def _tool(self, tool: Tool) -> list[str]:
-        made = self._installed(self.own_python, tool.folder, tool.requirements)
-        left = [f"rm -rf {tool.folder}/{path}" for path in tool.unused]
-        return [
-            "",
-            f"# {tool.requirements.removesuffix('.txt')}, an environment of its own.",
-            f"COPY requirements/{tool.requirements} {BUILD}/requirements/",
-            self._installing(made, *left, f"touch {tool.folder}/.done", _finish(self.own_python, tool.folder)),
         ]
 
     def _ailab(self) -> list[str]:
@@ -117,13 +102,10 @@ class Recipe:
             ),
         ]
 
-    def _packages(self, requirements: str) -> list[str]:
-        """What a file names, beside what a layer below has put into the environment."""
-        steps = (self._installed(self.python, ENVIRONMENT, requirements), _finish(self.python, ENVIRONMENT))
+    def _packages(self, requirements: str, *below: Path) -> list[str]:
+        """What a file names, beside what a layer below has put into the environment; `below` is finished with it."""
+        steps = (_installed(self.python, {ENVIRONMENT: requirements}), _finish(self.python, *below, ENVIRONMENT))
         return [f"COPY requirements/{requirements} {BUILD}/requirements/", self._installing(*steps)]
-
-    def _installed(self, python: Path, folder: Path, requirements: str) -> str:
-        return f"{BUILD}/install {python} {folder} {BUILD}/requirements/{requirements}"
 
     def _installing(self, *steps: str) -> str:
         """A layer that installs; from the wheels that a bundle has brought, where it has."""
@@ -131,13 +113,12 @@ class Recipe:
         return _run(*steps, mounts=(wheels,) if self.wheels else ())
 
     def _tool_steps(self) -> list[str]:
-        steps = []
-        for tool in self.tools:
-            steps.append(self._installed(self.own_python, tool.folder, f"control/{tool.requirements}"))
-            steps += [f"rm -rf {tool.folder}/{path}" for path in tool.unused]
+        folders = {tool.folder: f"control/{tool.requirements}" for tool in self.tools}
+        steps = [_installed(self.own_python, folders)]
+        steps += [f"rm -rf {tool.folder}/{path}" for tool in self.tools for path in tool.unused]
         for path, text in self.marks.items():
             steps.append(f"mkdir -p {path.parent} && printf %s {shlex.quote(text)} >{path}")
-        return steps
+        return [*steps, _finish(self.own_python, self.own_python.parent.parent, *folders)]
 
     def _tail(self, labels: Mapping[str, str]) -> list[str]:
         ailab = [str(CONTROL / "bin/python"), "-I", "-m", "ailab"]
@@ -157,6 +138,12 @@ class Recipe:
             f"CMD {_words(['up', '--foreground'])}",
             *(f"LABEL {name}={_quoted(value)}" for name, value in labels.items()),
         ]
+
+
+def _installed(python: Path, folders: Mapping[Path, str]) -> str:
+    """The step that puts what requirements files name into environments of `python`, by folder."""
+    pairs = [f"{folder} {BUILD}/requirements/{requirements}" for folder, requirements in folders.items()]
+    return " ".join([f"{BUILD}/install {python}", *pairs])
 
 
 def _run(*steps: str, mounts: Sequence[str] = ()) -> str:
