@@ -48,8 +48,25 @@ def test_every_process_writes_the_same(module: object, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_python_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "template.py").write_text("print 'of another age'\n")
-    finish_layer.compile_one(str(tmp_path / "template.py"))
+    finish_layer.compile_all([str(tmp_path / "template.py")])
     assert [path.name for path in tmp_path.iterdir()] == ["template.py"]
+
+
+def test_the_same_text_is_compiled_once_and_knows_its_own_file_all_the_same(tmp_path: Path) -> None:
+    texts = {"a": "def f(): return f.__code__.co_filename\n", "b": "def f(): return f.__code__.co_firstlinen\n"}
+    texts["c"] = texts["a"]
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_text(text)
+    subprocess.run([sys.executable, "-I", "-B", finish_layer.__file__, tmp_path], check=True, timeout=60)
+    compiled = {name: next((tmp_path / name).rglob("*.pyc")).read_bytes() for name in texts}
+    assert compiled["a"] == compiled["c"] != compiled["b"]
+    (tmp_path / "c/module.py").write_text("raise ImportError\n")  # what is imported is the bytecode
+    seen = subprocess.run(
+        [sys.executable, "-B", "-c", "import module; print(module.__cached__, module.f())"],
+        cwd=tmp_path / "c", capture_output=True, text=True, check=True, timeout=60,
+    ).stdout.split()  # fmt: skip
+    assert seen == [str(next((tmp_path / "c").rglob("*.pyc"))), str(tmp_path / "c/module.py")]
 
 
 def test_what_comes_with_the_right_time_is_compiled_but_for_packages_own_tests(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ ENVIRONMENT = IMAGE_HOME / "environment"
 CONTROL = IMAGE_HOME / "control" / "current"
 BUILD = IMAGE_HOME / "image"
 WEB_PORT = 8888
+# The stages of the build before the image's own: what it stands on, and what it downloads.
+_BOTTOM, _FETCHED = "bottom", "fetched"
 USER = "1000:1000"
 
 
@@ -53,7 +55,7 @@ class Recipe:
             f"# The lab {self.lab} as an image, written by ailab. In this folder: docker build -t NAME .",
             "# Behind a mirror, a proxy or a private certificate authority, add what `downloads` and `ca` are to say:",
             "#   --secret id=downloads,src=FILE (lines NAME=value)  --secret id=ca,src=FILE (PEM)",
-            f"FROM {self.base}",
+            f"FROM {self.base} AS {_BOTTOM}",
             f"ENV AILAB_HOME={IMAGE_HOME} LANG=C.UTF-8 HOME={IMAGE_LAB}/.ailab/home PATH={CONTROL}/bin:$PATH",
         ]
 
@@ -68,7 +70,12 @@ class Recipe:
             "# The Pythons: the environment's, and ailab's own; and uv.",
             f"ADD pythons.tar {IMAGE_HOME}/",
             "",
-            # No stages: uv uses all CPUs already, as what compiles does, and a stage's files are copied one by one.
+            "# What all but the framework downloads, while that does.",
+            f"FROM {_BOTTOM} AS {_FETCHED}",
+            *self._fetching(),
+            "",
+            # No other stages: uv uses all CPUs, as what compiles does, and a stage's files are copied one by one.
+            f"FROM {_BOTTOM}",
             "# The framework: what else changes leaves it as it is, and layers travel side by side.",
             *self._packages("framework.txt", self.python.parent.parent),
             "",
@@ -76,7 +83,7 @@ class Recipe:
             *self._packages("stack.txt"),
             "",
             "# ailab's own packages, and its tools.",
-            f"COPY requirements/control {BUILD}/requirements/control/",
+            f"COPY --from={_FETCHED} {BUILD}/requirements/control {BUILD}/requirements/control/",
             self._installing(*self._tool_steps()),
             f"ADD proxy.tar {self.proxy}/",
             "",
@@ -85,6 +92,17 @@ class Recipe:
             "",
             "# The user's packages.",
             *self._packages("lab.txt"),
+        ]
+
+    def _fetching(self) -> list[str]:
+        own = [f"{BUILD}/requirements/control/{tool.requirements}" for tool in self.tools]
+        return [
+            f"COPY requirements/stack.txt {BUILD}/requirements/",
+            f"COPY requirements/control {BUILD}/requirements/control/",
+            self._installing(
+                f"{BUILD}/fetch {self.python} {BUILD}/requirements/stack.txt",
+                f"{BUILD}/fetch {self.own_python} {' '.join(own)}",
+            ),
         ]
 
     def _ailab(self) -> list[str]:

@@ -69,19 +69,32 @@ def sources(folder: str) -> Iterator[str]:
             yield os.path.join(folder, name)
 
 
-def compile_one(source: str) -> None:
-    """Write the .pyc of one module; a file that is no Python of this version is left alone."""
-    target = importlib.util.cache_from_source(source)
-    try:
-        with open(source, "rb") as file:
-            text = file.read()
-        code = compile(text, source, "exec", dont_inherit=True, optimize=0)
-    except (SyntaxError, ValueError, RecursionError, OSError):
-        return
-    header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little") + importlib.util.source_hash(text)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with open(target, "wb") as file:
-        file.write(header + written(code))
+def alike(paths: list[str]) -> list[list[str]]:
+    """The modules in groups, as files of one name and size: tools bring the same packages, each into its own folder."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for path in paths:
+        groups.setdefault((os.path.basename(path), os.path.getsize(path)), []).append(path)
+    return list(groups.values())
+
+
+def compile_all(group: list[str]) -> None:
+    """Write the .pyc of each module, compiling the same text once: the name of its file, which is in it, is replaced by
+    whoever imports it (`importlib`, `_fix_co_filename`). A file that is no Python of this version is left alone."""
+    made: dict[bytes, bytes] = {}
+    for source in group:
+        target = importlib.util.cache_from_source(source)
+        try:
+            with open(source, "rb") as file:
+                text = file.read()
+            if text not in made:
+                code = compile(text, source, "exec", dont_inherit=True, optimize=0)
+                header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little") + importlib.util.source_hash(text)
+                made[text] = header + written(code)
+        except (SyntaxError, ValueError, RecursionError, OSError):
+            continue
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            file.write(made[text])
 
 
 def written(code: CodeType) -> bytes:
@@ -166,7 +179,7 @@ def main(folders: list[str]) -> None:
     # What compiles makes no circles; to look for some takes a twentieth of its time.
     gc.disable()
     with ProcessPoolExecutor() as pool:
-        for _ in pool.map(compile_one, found, chunksize=64):
+        for _ in pool.map(compile_all, alike(found), chunksize=64):
             pass
     # Those of folders in which something was compiled may be new.
     caches = {os.path.dirname(importlib.util.cache_from_source(path)) for path in found}
