@@ -39,7 +39,7 @@ def lab(machine_home: Path, folder: Path) -> Iterator[CommandLine]:
         settings = line.paths.settings
         text = settings.read_text().replace('name = "lab"', 'name = "builders"')
         settings.write_text(text.replace("system = []", 'system = ["tree"]'))
-        # A stage of its own as ailab's is, which is compared; each would take half a minute more in every build.
+        # Installed as the other tools are, which are compared; it would take half a minute more in every build.
         set_value(settings, "tracking", "mlflow", False)
         yield replace(line, environment=line.environment | podman_service.config(folder))
 
