@@ -1,7 +1,7 @@
 """Trains a small convolutional network to read digits, as a job that reports its progress and can be ended at any time.
 
 The digits are drawn with NumPy, so nothing is downloaded. Started again after it was killed, it goes on with the epoch
-after the last checkpoint and ends, on CPUs, with the very numbers of a training that was left alone:
+after the last checkpoint and ends, on as many CPUs, with the very numbers of a training that was left alone:
 
     ailab run -- python examples/digits_cnn.py --epochs 10 --seed 7
 """

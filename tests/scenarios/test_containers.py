@@ -134,8 +134,13 @@ def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(l
     note = wait_for(told, timeout=STATE_SECONDS, what="the note")
     assert "more memory than its limit of 1 GiB" in note and "[resources] memory" in note
     assert "more memory" in " ".join(lab.run("status").stdout.split())
-    events = [event for event in lab.json("events") if event["detail"].get("reason") == "out-of-memory"]
-    assert events and events[0]["subject"] == f"workspace-{user}" and "1 GiB" in events[0]["detail"]["note"]
+
+    def written() -> list[Any]:
+        """The daemon's next look, within a second, writes down what a question about the task is told at once."""
+        return [event for event in lab.json("events") if event["detail"].get("reason") == "out-of-memory"]
+
+    events = wait_for(written, timeout=STATE_SECONDS, what="the event")
+    assert events[0]["subject"] == f"workspace-{user}" and "1 GiB" in events[0]["detail"]["note"]
     assert cell(lab, user, "print(41 + 1)").strip() == "42", "the workspace itself goes on"
     assert workspace(lab, "neighbour")["started_at"] == before["started_at"]
 
