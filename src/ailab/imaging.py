@@ -211,9 +211,10 @@ def _content(lab: Lab, locked: Lock, interpreter: Interpreter, *, gpu: str) -> C
     stack = provision.lab_stack(lab)
     shipped = read_lock(stack.shipped_lock)
     tested = {package.pin() for package in (*shipped.packages, *shipped.cuda)} if shipped is not None else set()
+    framework = stack.framework
     layers: dict[str, list[str]] = {"framework": [], "stack": [], "lab": []}
     for package in locked.packages:
-        layer = "lab" if package.pin() not in tested else "framework" if package.name in stack.framework else "stack"
+        layer = "lab" if package.pin() not in tested else "framework" if package.name in framework else "stack"
         layers[layer].append(f"{package.requirement()}\n")
     texts = {
         **{f"requirements/{layer}.txt": "".join(lines) for layer, lines in layers.items()},

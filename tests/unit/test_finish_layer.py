@@ -48,12 +48,15 @@ def test_every_process_writes_the_same(module: object, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_python_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "template.py").write_text("print 'of another age'\n")
-    finish_layer.compile_all([str(tmp_path / "template.py")])
-    assert [path.name for path in tmp_path.iterdir()] == ["template.py"]
+    (tmp_path / "gone.py").symlink_to("nowhere.py")
+    groups = finish_layer.alike([str(tmp_path / name) for name in ("template.py", "gone.py")])
+    for one in groups:
+        finish_layer.compile_all(one)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.py", "template.py"]
 
 
 def test_the_same_text_is_compiled_once_and_knows_its_own_file_all_the_same(tmp_path: Path) -> None:
-    texts = {"a": "def f(): return f.__code__.co_filename\n", "b": "def f(): return f.__code__.co_firstlinen\n"}
+    texts = {"a": "def f(): return f.__code__.co_filename\n", "b": "def g(): return g.__code__.co_filename\n"}
     texts["c"] = texts["a"]
     for name, text in texts.items():
         (tmp_path / name).mkdir()

@@ -73,7 +73,7 @@ def alike(paths: list[str]) -> list[list[str]]:
     """The modules in groups, as files of one name and size: tools bring the same packages, each into its own folder."""
     groups: dict[tuple[str, int], list[str]] = {}
     for path in paths:
-        groups.setdefault((os.path.basename(path), os.path.getsize(path)), []).append(path)
+        groups.setdefault((os.path.basename(path), os.lstat(path).st_size), []).append(path)
     return list(groups.values())
 
 
