@@ -155,10 +155,11 @@ def make_plan(lab: Lab, base: Base, step: Step, tell: Tell) -> Plan:
         version=__version__,
     )
     content = _content(lab, applying, interpreter, gpu="auto" if with_cuda else "off")
-    return Plan(_recipe(lab, base, inside.program), content, labels)
+    packages = bool(content.texts["requirements/lab.txt"])
+    return Plan(_recipe(lab, base, inside.program, packages=packages), content, labels)
 
 
-def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
+def _recipe(lab: Lab, base: Base, python: Path, *, packages: bool) -> Recipe:
     from ailab.access import tools
     from ailab.images.dockerfile import CONTROL, Recipe, Tool
 
@@ -193,6 +194,7 @@ def _recipe(lab: Lab, base: Base, python: Path) -> Recipe:
         proxy=proxy,
         marks=marks,
         apt=base.added,
+        packages=packages,
         wheels=_has_wheels(lab),
     )
 
@@ -251,7 +253,8 @@ def _key(how: bytes, *programs: Path) -> str:
 
 
 def _place_programs(folder: Path, interpreter: Interpreter, uv: Path) -> None:
-    """Both Pythons, with the libraries that they need, and uv: as AILAB_HOME has them."""
+    """Both Pythons, with the libraries that they need, and uv: as AILAB_HOME has them, but for what the image compiles
+    its own way."""
     from concurrent.futures import ThreadPoolExecutor
 
     from ailab.access import tools
@@ -263,7 +266,7 @@ def _place_programs(folder: Path, interpreter: Interpreter, uv: Path) -> None:
     }
     with ThreadPoolExecutor() as pool:
         # Each is a second of waiting for the disk.
-        list(pool.map(lambda place: portable.copy(places[place], place, libraries=True), places))
+        list(pool.map(lambda to: portable.copy(places[to], to, libraries=True, compiled=False), places))
     shutil.copy2(uv, folder / "control" / "uv")
     for note in folder.rglob(portable.ORIGIN):
         note.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +30,7 @@ RECIPE = Recipe(
     ),
     proxy=HOME / "tools/proxy-1",
     marks={HOME / "tools/proxy-1/node": "it's here"},
+    packages=True,
 )
 LABELS = naming.Labels("my lab", "tensorflow-2.9", "tensorflow-2.9-py310-1", "abc", "0.1.0", "def")
 
@@ -77,11 +79,14 @@ def test_nothing_that_a_20_10_engine_cannot_read() -> None:
 
 
 def test_apt_packages_are_pinned_and_wheels_of_a_bundle_are_used() -> None:
-    from dataclasses import replace
-
     text = replace(RECIPE, apt={"tree": "2.1.0-1"}, wheels=True).render({})
     assert "/image/apt tree=2.1.0-1" in text and "source=wheels" in text
     assert "/image/apt" not in RECIPE.render({}) and "source=wheels" not in RECIPE.render({})
+
+
+def test_a_lab_without_packages_of_its_own_has_no_layer_for_them() -> None:
+    text = replace(RECIPE, packages=False).render({})
+    assert "lab.txt" not in text and "COPY lab " in text
 
 
 def content(make: str = "one", key: str = "k") -> context.Content:

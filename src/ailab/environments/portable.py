@@ -12,8 +12,7 @@ from ailab import command
 
 # Notes where a copy is from.
 ORIGIN = "copied-from"
-# Compiled modules are kept: an account that may not write there would compile them at each start.
-_LEFT_OUT = shutil.ignore_patterns(
+_LEFT_OUT = (
     "test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages", "dist-packages",
     "EXTERNALLY-MANAGED", "sitecustomize.py",
 )  # fmt: skip
@@ -32,15 +31,17 @@ _SYSTEMS = re.compile(r"(ld-linux.*|linux-.*|lib(c|m|dl|pthread|rt|util|resolv|n
 _NEEDED = re.compile(r"^\s*(\S+) => (/\S+)", re.MULTILINE)
 
 
-def copy(program: Path, target: Path, *, libraries: bool = False) -> Path:
+def copy(program: Path, target: Path, *, libraries: bool = False, compiled: bool = True) -> Path:
     """Copy the interpreter `program` to the new folder `target`; its program there.
 
     With its shared libraries where it is to run on another machine (`libraries`), and always its own libpython, which
-    it looks for beside itself: by RPATH, which LD_LIBRARY_PATH does not override.
+    it looks for beside itself: by RPATH, which LD_LIBRARY_PATH does not override. With its modules as they are compiled
+    (`compiled`): an account that may not write there would compile them at each start.
     """
     asked = json.loads(command.run([program, "-I", "-c", _ASK], timeout=20).stdout)
     name = f"python{asked['minor']}"
-    shutil.copytree(asked["stdlib"], target / "lib" / name, ignore=_LEFT_OUT, ignore_dangling_symlinks=True)
+    left_out = shutil.ignore_patterns(*_LEFT_OUT, *([] if compiled else ["__pycache__"]))
+    shutil.copytree(asked["stdlib"], target / "lib" / name, ignore=left_out, ignore_dangling_symlinks=True)
     (target / "lib" / name / "site-packages").mkdir()
     if Path(asked["include"]).is_dir():
         shutil.copytree(asked["include"], target / "include" / Path(asked["include"]).name)

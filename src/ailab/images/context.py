@@ -105,8 +105,7 @@ def _pack(target: Path, packed: Packed) -> None:
         packed.make(Path(staging))
         with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
             for path in sorted(Path(staging).rglob("*")):
-                if "__pycache__" not in path.parts:
-                    _add(archive, path, str(path.relative_to(staging)))
+                _add(archive, path, str(path.relative_to(staging)))
     note.write_text(packed.key)
 
 

@@ -34,7 +34,8 @@ class Tool:
 @dataclass(frozen=True)
 class Recipe:
     """What an image is made of. The Pythons are paths in the image; `apt` are packages, name -> version, that the
-    base does not have yet; `marks` are small files, path -> text; `labels` say what the image is."""
+    base does not have yet; `marks` are small files, path -> text; `packages` and `wheels`: whether the lab has some
+    beside its stack's, and whether a bundle has brought them."""
 
     lab: str
     base: str
@@ -44,6 +45,7 @@ class Recipe:
     proxy: Path
     marks: Mapping[Path, str] = field(default_factory=dict)
     apt: Mapping[str, str] = field(default_factory=dict)
+    packages: bool = False
     wheels: bool = False
 
     def render(self, labels: Mapping[str, str]) -> str:
@@ -89,9 +91,7 @@ class Recipe:
             "",
             "# ailab itself. The lab's folder is open to any account; only its files are not.",
             *self._ailab(),
-            "",
-            "# The user's packages.",
-            *self._packages("lab.txt"),
+            *(["", "# The user's packages.", *self._packages("lab.txt")] if self.packages else []),
         ]
 
     def _fetching(self) -> list[str]:
@@ -132,11 +132,15 @@ class Recipe:
 
     def _tool_steps(self) -> list[str]:
         folders = {tool.folder: f"control/{tool.requirements}" for tool in self.tools}
-        steps = [_installed(self.own_python, folders)]
+        # One CPU is idle while packages are installed.
+        steps = [
+            f"{{ {_finish(self.own_python, self.own_python.parent.parent)} & }}",
+            _installed(self.own_python, folders),
+        ]
         steps += [f"rm -rf {tool.folder}/{path}" for tool in self.tools for path in tool.unused]
         for path, text in self.marks.items():
             steps.append(f"mkdir -p {path.parent} && printf %s {shlex.quote(text)} >{path}")
-        return [*steps, _finish(self.own_python, self.own_python.parent.parent, *folders)]
+        return [*steps, "wait $!", _finish(self.own_python, *folders)]
 
     def _tail(self, labels: Mapping[str, str]) -> list[str]:
         ailab = [str(CONTROL / "bin/python"), "-I", "-m", "ailab"]

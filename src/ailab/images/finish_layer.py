@@ -79,7 +79,8 @@ def alike(paths: list[str]) -> list[list[str]]:
 
 def compile_all(group: list[str]) -> None:
     """Write the .pyc of each module, compiling the same text once: the name of its file, which is in it, is replaced by
-    whoever imports it (`importlib`, `_fix_co_filename`). A file that is no Python of this version is left alone."""
+    whoever imports it (`importlib`, `_fix_co_filename`). A file that is no Python of this version is left alone. Each
+    appears whole: others may be running the same Python."""
     made: dict[bytes, bytes] = {}
     for source in group:
         target = importlib.util.cache_from_source(source)
@@ -93,8 +94,9 @@ def compile_all(group: list[str]) -> None:
         except (SyntaxError, ValueError, RecursionError, OSError):
             continue
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "wb") as file:
+        with open(f"{target}.new", "wb") as file:
             file.write(made[text])
+        os.replace(f"{target}.new", target)
 
 
 def written(code: CodeType) -> bytes:
