@@ -39,3 +39,8 @@ def test_a_copy_of_a_copy_knows_where_it_came_from(tmp_path: Path) -> None:
     portable.copy(first, tmp_path / "two")
     assert portable.origin(tmp_path / "two") == portable.origin(tmp_path / "one")
     assert looked(tmp_path / "two" / "bin" / BASE.name)[0] == str(tmp_path / "two")
+
+
+def test_a_copy_for_who_compiles_it_anew_has_no_bytecode(tmp_path: Path) -> None:
+    assert any(portable.copy(BASE, tmp_path / "one").parents[1].rglob("*.pyc"))
+    assert not any(portable.copy(BASE, tmp_path / "two", compiled=False).parents[1].rglob("*.pyc"))

@@ -35,8 +35,8 @@ def copy(program: Path, target: Path, *, libraries: bool = False, compiled: bool
     """Copy the interpreter `program` to the new folder `target`; its program there.
 
     With its shared libraries where it is to run on another machine (`libraries`), and always its own libpython, which
-    it looks for beside itself: by RPATH, which LD_LIBRARY_PATH does not override. With its modules as they are compiled
-    (`compiled`): an account that may not write there would compile them at each start.
+    it looks for beside itself: by RPATH, which LD_LIBRARY_PATH does not override. With the bytecode that its modules
+    have (`compiled`): an account that may not write there would compile them at each start.
     """
     asked = json.loads(command.run([program, "-I", "-c", _ASK], timeout=20).stdout)
     name = f"python{asked['minor']}"
