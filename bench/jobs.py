@@ -4,8 +4,8 @@
 
 A lab and an AILAB_HOME of its own are made below /var/tmp, from a copy of this checkout, and removed at the end; the
 peers take turns with ours (job_peers.py). Ray's throughput is taken over fewer jobs than ours, or it would take hours.
-Trainings are on half of the CPUs, twice as often as the rest (see typed.py). The exit status is 1 when a limit does not
-hold.
+Trainings are on half of the CPUs, twice as often as the rest (see typed.py), and gangs on two, three times as often.
+The exit status is 1 when a limit does not hold.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ class Bench:
         # Who waits for the processes started by hand asks nobody, and takes no time from them.
         seen = wait_for(ended, timeout=END_SECONDS, what=f"job {job}", last=2)
         if seen["state"] != "done":
+            for log in sorted(self.ailab.lab.tasks.glob(f"job-{job}*/log")):
+                tell(f"{log}:\n{log.read_text(errors='replace')[-2000:]}")
             sys.exit(f"job {job}: {seen['state']}, {seen['note']}")
         return seen
 
@@ -219,7 +221,7 @@ def measure(bench: Bench, folder: Path, runs: int, queued: int, short: int) -> t
     tell(", ".join(f"{name} {figure:.4g}" for name, figure in queue.items()))
     tell("training")
     trained = in_turn(2 * runs, {"job": bench.training, "bare": bench.bare_training})
-    together = in_turn(2 * runs, {"gang": bench.gang, "by hand": bench.gang_by_hand})
+    together = in_turn(3 * runs, {"gang": bench.gang, "by hand": bench.gang_by_hand})
     rows = [
         Row(f"first line, beside {name}", "s", statistics.median(both["ailab"]), {"Ray": 0.2, "Slurm": 1.0}[name],
             statistics.median(both["peer"]))

@@ -36,7 +36,7 @@ def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
     if status != http.client.CREATED:
         raise AilabError(
             _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
-            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
+            remedy=_its_log(user),
         )
     try:
         return execute(lab, web, user, kernel["id"], code)
@@ -48,7 +48,11 @@ def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
 
 
 def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
-    """Run `code` in a kernel that is there; what it printed. Raises `AilabError` with the traceback when it fails."""
+    """Run `code` in a kernel that is there; what it printed.
+
+    Raises `AilabError`: with the traceback when the cell fails, and when the kernel or its workspace has gone.
+    """
+    from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
     from websockets.sync.client import connect
 
     host = f"[{web[0]}]" if ":" in web[0] else web[0]
@@ -58,19 +62,36 @@ def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: s
     def opened() -> ClientConnection | None:
         try:
             return connect(address, additional_headers=head, max_size=None, proxy=None, open_timeout=_OPEN_SECONDS)
-        except TimeoutError:
+        except (OSError, InvalidMessage):
+            # The proxy is on its way back, or the workspace behind it: the proxy then answers "HTTP/1.1 503" without
+            # the space that the status line must have (configurable-http-proxy, handleProxyError).
             return None
 
     try:
         socket = wait_for(opened, timeout=START_SECONDS, what=_("the kernel to answer"))
     except TimedOut:
-        raise AilabError(
-            _("The lab's kernel did not start."),
-            remedy=_("Its log: .ailab/tasks/workspace-{user}/log").format(user=user),
-        ) from None
-    with socket:
-        _wait_until_it_listens(socket)
-        return _execute(socket, code)
+        raise AilabError(_("The lab's kernel did not start."), remedy=_its_log(user)) from None
+    except InvalidStatus as error:
+        raise _gone(user, f"HTTP {error.response.status_code}") from None
+    try:
+        with socket:
+            _wait_until_it_listens(socket)
+            return _execute(socket, code)
+    except ConnectionClosed as error:
+        raise _gone(user, str(error)) from None
+
+
+def _its_log(user: str) -> str:
+    return _("Its log: .ailab/tasks/workspace-{user}/log").format(user=user)
+
+
+def _gone(user: str, reason: str) -> AilabError:
+    return AilabError(
+        _("The kernel is out of reach ({reason}): its workspace or the proxy has ended or was started anew.").format(
+            reason=reason
+        ),
+        remedy=_its_log(user),
+    )
 
 
 def _send(socket: ClientConnection, kind: str, content: dict[str, Any]) -> str:
