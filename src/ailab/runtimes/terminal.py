@@ -127,13 +127,24 @@ class ContainerTerminal(Terminal):
         return int(ended["ExitCode"])
 
     def _ended(self) -> dict[str, Any] | None:
+        seen = self._seen()
+        return seen if seen["ExitCode"] is not None and not seen["Running"] else None
+
+    def _begun(self) -> dict[str, Any] | None:
+        """What the engine says once it names the process: it answers before it starts it, and names it a little after,
+        when it may have put out something already (moby, ContainerExecStart)."""
+        seen = self._seen()
+        return seen if seen["Pid"] else self._ended()
+
+    def _seen(self) -> dict[str, Any]:
         with engine.told():
             seen: dict[str, Any] = self._api.exec_inspect(self._id)
-        return None if seen["Running"] else seen
+        return seen
 
     def close(self) -> None:
-        with engine.told():
-            seen = self._api.exec_inspect(self._id)
-        if seen["Running"] and seen["Pid"]:
-            processes.signal_all([seen["Pid"]], signal.SIGKILL)
-        self._file.close()
+        try:
+            seen = wait_for(self._begun, timeout=KILL_SECONDS, what=self._id[:12])
+            if seen["Running"]:
+                processes.signal_all([seen["Pid"]], signal.SIGKILL)
+        finally:
+            self._file.close()
