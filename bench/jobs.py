@@ -93,8 +93,7 @@ class Bench:
         # Who waits for the processes started by hand asks nobody, and takes no time from them.
         seen = wait_for(ended, timeout=END_SECONDS, what=f"job {job}", last=2)
         if seen["state"] != "done":
-            for log in sorted(self.ailab.lab.tasks.glob(f"job-{job}*/log")):
-                tell(f"{log}:\n{log.read_text(errors='replace')[-2000:]}")
+            tell(self.ailab.run("logs", str(job))[-4000:])
             sys.exit(f"job {job}: {seen['state']}, {seen['note']}")
         return seen
 

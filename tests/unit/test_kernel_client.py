@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -27,21 +26,18 @@ def lab(tmp_path: Path) -> LabPaths:
     return paths
 
 
-def answering(door: socket.socket, *answers: bytes) -> Callable[[], None]:
-    def answer() -> None:
-        for words in answers:
-            connection, _address = door.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(words)
-
-    return answer
+def answer(door: socket.socket, *answers: bytes) -> None:
+    for words in answers:
+        connection, _address = door.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(words)
 
 
 def test_a_proxy_on_its_way_back_is_waited_for_and_a_kernel_that_is_gone_is_told(lab: LabPaths) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.settimeout(10)
-        Thread(target=answering(door, b"", NOT_THERE, NOT_THERE, NO_KERNEL), daemon=True).start()
+        Thread(target=answer, args=(door, b"", NOT_THERE, NOT_THERE, NO_KERNEL), daemon=True).start()
         with pytest.raises(AilabError, match=re.escape("out of reach (HTTP 404)")):
             kernel_client.execute(lab, door.getsockname()[:2], "li", "12ab", "1 + 1")
 

@@ -128,13 +128,13 @@ class ContainerTerminal(Terminal):
 
     def _ended(self) -> dict[str, Any] | None:
         seen = self._seen()
-        return seen if seen["ExitCode"] is not None and not seen["Running"] else None
+        return seen if _has_ended(seen) else None
 
     def _begun(self) -> dict[str, Any] | None:
         """What the engine says once it names the process: it answers before it starts it, and names it a little after,
         when it may have put out something already (moby, ContainerExecStart)."""
         seen = self._seen()
-        return seen if seen["Pid"] else self._ended()
+        return seen if seen["Pid"] or _has_ended(seen) else None
 
     def _seen(self) -> dict[str, Any]:
         with engine.told():
@@ -148,3 +148,7 @@ class ContainerTerminal(Terminal):
                 processes.signal_all([seen["Pid"]], signal.SIGKILL)
         finally:
             self._file.close()
+
+
+def _has_ended(seen: dict[str, Any]) -> bool:
+    return seen["ExitCode"] is not None and not seen["Running"]
