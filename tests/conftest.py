@@ -21,7 +21,8 @@ from ailab.paths import LabPaths
 
 CHECKOUT = Path(__file__).parent.parent
 UP_SECONDS = 900
-_PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy", "DOCKER_HOST")
+_PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy", "DOCKER_HOST", "AILAB_ACCOUNT", "AILAB_DEFAULT_LAB")
+pytest_plugins = ["groups", "isolation", "slowest"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,6 @@ def plain_environment(home: Path | str, **more: str) -> dict[str, str]:
     """What a person's shell would have, and how this machine reaches the network; nothing of the test's own."""
     kept = {name: value for name, value in os.environ.items() if name.endswith(_PASSED_ON)}
     return kept | {"PATH": os.environ["PATH"], "HOME": str(home), "AILAB_LANG": "en", "LANG": "C.UTF-8"} | more
-
-
-@pytest.fixture(scope="session")
-def machine_home() -> Path:
-    """One AILAB_HOME for all tests of a run (and the next): environments are built once."""
-    home = Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir()) / "ailab"
-    if os.geteuid() == 0:
-        # Below a home of mode 0700 the lab's account could not reach it.
-        home = Path(os.environ.get("AILAB_CHECK_MACHINE") or "/var/tmp/ailab-check")
-    home.mkdir(parents=True, exist_ok=True)
-    return home
 
 
 @contextmanager

@@ -15,8 +15,6 @@ from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
 SETTINGS_NAME = "lab.toml"
-# The system account of a lab that root has started.
-ACCOUNT = "ailab"
 # In an image: AILAB_HOME, which nothing writes to, and the lab.
 IMAGE_HOME = Path("/opt/ailab")
 IMAGE_LAB = Path("/lab")
@@ -230,6 +228,11 @@ class LabPaths:
         return (self.state, self.tasks, self.secrets, self.hub, self.environment)
 
 
+def lab_account(environ: Mapping[str, str]) -> str:
+    """Return the name of the system account of a lab that root starts: `AILAB_ACCOUNT`, else `ailab`."""
+    return environ.get("AILAB_ACCOUNT") or "ailab"
+
+
 def account_name() -> str:
     """The name of the account that this process runs as; its number where it has no name, as in many a container."""
     try:
@@ -242,7 +245,7 @@ def person() -> str:
     """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
     name = os.environ.get("SUDO_USER") or account_name()
     plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
-    return name if plain and name not in ("root", ACCOUNT) and len(name) <= 32 else "admin"
+    return name if plain and name not in ("root", lab_account(os.environ)) and len(name) <= 32 else "admin"
 
 
 def private_folder(path: Path) -> Path:
@@ -268,7 +271,9 @@ def find_lab(start: Path) -> Path | None:
 
 
 def default_lab(environ: Mapping[str, str]) -> Path:
-    """Where `up` makes a lab when there is none: /srv/ailab for root, else ~/ailab."""
+    """Where `up` makes a lab when there is none: `AILAB_DEFAULT_LAB`, else /srv/ailab for root, else ~/ailab."""
+    if environ.get("AILAB_DEFAULT_LAB"):
+        return Path(environ["AILAB_DEFAULT_LAB"]).absolute()
     if os.geteuid() == 0:
         return Path("/srv/ailab")
     return Path(environ.get("HOME") or "~").expanduser() / "ailab"

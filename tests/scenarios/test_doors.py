@@ -30,8 +30,9 @@ def test_nothing_of_the_lab_runs_as_root(science: CommandLine) -> None:
     assert len(running) >= 7
     assert all(process.uids().real != 0 for process in running) or os.geteuid() != 0
     if os.geteuid() == 0:
-        assert {task["account"] for task in tasks(science).values()} == {"ailab"}
-        assert pwd.getpwuid(science.lab.stat().st_uid).pw_name == "ailab"
+        account = science.environment["AILAB_ACCOUNT"]
+        assert {task["account"] for task in tasks(science).values()} == {account}
+        assert pwd.getpwuid(science.lab.stat().st_uid).pw_name == account
 
 
 def test_secrets_are_closed_and_in_no_command_line(science: CommandLine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import CHECKOUT, UP_SECONDS, CommandLine, free_port, plain_environment, reachable_folder
+from isolation import made_account
 from rooms import processes_of
 
 from ailab.waiting import wait_for
 
-NAME = "ailab-test"
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.tensorflow,
@@ -38,40 +37,37 @@ def clone(target: Path) -> None:
 @pytest.fixture(scope="module")
 def theirs(tensorflow: CommandLine) -> Iterator[CommandLine]:
     """`./ailab` in a clone of the account's own; its home is empty but for that. No lab is named."""
-    with reachable_folder() as folder:
+    with reachable_folder() as folder, made_account(folder / "home") as account:
         home = folder / "home"
-        subprocess.run(["useradd", "--no-create-home", "--home-dir", str(home), NAME], check=True)
-        account = pwd.getpwnam(NAME)
-        try:
-            clone(home / "checkout")
-            subprocess.run(["chown", "-R", f"{NAME}:", str(home)], check=True)
-            # A Python for TensorFlow that the account can run: the one that was brought out of root's closed home.
-            python: Path = (tensorflow.paths.current / "bin/python").resolve()
-            environment = plain_environment(home, PATH=os.pathsep.join([str(python.parent), os.defpath]))
-            become = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
-            line = CommandLine(home / "ailab", environment, home / "checkout" / "ailab", become)
-            yield line
-            line.bare("down", check=False, cwd=home)
-        finally:
-            subprocess.run(["pkill", "-KILL", "-u", NAME], check=False)
-            subprocess.run(["userdel", NAME], check=False)
+        clone(home / "checkout")
+        subprocess.run(["chown", "-R", f"{account.pw_uid}:{account.pw_gid}", str(home)], check=True)
+        # A Python for TensorFlow that the account can run: the one that was brought out of root's closed home.
+        python: Path = (tensorflow.paths.current / "bin/python").resolve()
+        environment = plain_environment(home, PATH=os.pathsep.join([str(python.parent), os.defpath]))
+        # Its default lab is where it would be without the tests' isolation: in its own home.
+        del environment["AILAB_DEFAULT_LAB"]
+        become = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
+        line = CommandLine(home / "ailab", environment, home / "checkout" / "ailab", become)
+        yield line
+        line.bare("down", check=False, cwd=home)
 
 
 def test_up_makes_a_lab_at_home_and_proves_it(theirs: CommandLine) -> None:
+    name = theirs.program.owner()
     up = theirs.bare("up", "--port", str(free_port()), timeout=UP_SECONDS, cwd=theirs.program.parent)
     assert f"making one in {theirs.lab}" in up.stderr
     assert "http://127.0.0.1:" in up.stdout and "TensorFlow 2.9." in up.stdout
-    assert f"  User             {NAME}" in up.stdout.splitlines()
+    assert f"  User             {name}" in up.stdout.splitlines()
     verify = theirs.bare("verify", cwd=theirs.lab / "notebooks")
     assert "TensorFlow 2.9." in verify.stdout and "[[1. 3.]\n [3. 7.]]" in verify.stdout
     running = processes_of(theirs)
-    assert len(running) >= 7 and {process.username() for process in running} == {NAME}
+    assert len(running) >= 7 and {process.username() for process in running} == {name}
 
 
 def test_down_leaves_nothing_running(theirs: CommandLine) -> None:
     theirs.bare("down", cwd=theirs.lab)
     wait_for(lambda: not processes_of(theirs), timeout=5, what="the last process to be gone")
-    mine = [process for process in psutil.process_iter() if process.username() == NAME]
+    mine = [process for process in psutil.process_iter() if process.username() == theirs.program.owner()]
     assert [process for process in mine if process.status() != psutil.STATUS_ZOMBIE] == []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,9 +23,8 @@ SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def machine() -> MachinePaths:
-    """Kept from one run to the next, where there is a place for that: an environment is built once."""
-    return MachinePaths(Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir()) / "proof")
+def machine(own_machine: Path) -> MachinePaths:
+    return MachinePaths(own_machine)
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Generation:
 
 
 @pytest.fixture(scope="module")
-def node(machine_home: Path) -> Path:
+def node(own_machine: Path) -> Path:
     """The machine's Node, or the one that a lab of the tests has installed; else it is installed for them."""
-    machine = MachinePaths(machine_home)
+    machine = MachinePaths(own_machine)
     found = tools.system_node() or tools._wheel_node(machine)
     if found is None:
         tools._environment(tools.node_folder(machine), "node.txt", Uv(machine, MirrorsSection()).run)

@@ -222,7 +222,7 @@ print(json.dumps({{"answer": 42}}))
 """
 
 
-def test_its_own_proof_runs_in_its_kernel(tmp_path: Path, machine_home: Path) -> None:
+def test_its_own_proof_runs_in_its_kernel(tmp_path: Path, own_machine: Path) -> None:
     science = FOLDER / "science.toml"
     text = science.read_text().replace('"science"', '"ours"').replace('"numpy"\npackages', '"./prove.py"\npackages')
     stack = read_stack(write_ours(tmp_path, text, PROOF.format(expected=0)))
@@ -231,7 +231,7 @@ def test_its_own_proof_runs_in_its_kernel(tmp_path: Path, machine_home: Path) ->
     machine, lab = MachinePaths(tmp_path / "machine"), LabPaths(tmp_path / "lab")
     for folder in lab.private_folders:
         private_folder(folder)
-    uv = Uv(MachinePaths(machine_home), MirrorsSection())
+    uv = Uv(MachinePaths(own_machine), MirrorsSection())
     ours = replace(tested, stack="ours", inputs=lock.inputs_of(stack, []))
     python = interpreters.find(stack, "", uv)
     made, _new = generations.Generations(machine, lab).build(stack, ours, python, uv, lambda _text: None)

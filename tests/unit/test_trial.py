@@ -28,9 +28,9 @@ FAILS = 'raise LookupError("no such thing\\nand so on")'
 
 
 @pytest.fixture
-def lab(tmp_path: Path, machine_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lab(tmp_path: Path, own_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AILAB_LANG", "en")
-    monkeypatch.setenv("AILAB_HOME", str(machine_home))
+    monkeypatch.setenv("AILAB_HOME", str(own_machine))
     # A machine with one Python: this one.
     (tmp_path / "bin").mkdir()
     (tmp_path / f"bin/python{HERE}").symlink_to(getattr(sys, "_base_executable", sys.executable))
@@ -65,14 +65,14 @@ def test_only_what_passes_its_proof_becomes_the_tested_lock(lab: Path, capsys: p
     assert "Nothing has moved since it was tested." in said and f"Python {HERE}." in said and ": ok (" in said
 
 
-def test_nothing_of_it_is_kept(lab: Path, machine_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_of_it_is_kept(lab: Path, own_machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (lab / "prove.py").write_text(PASSES)
-    killed = machine_home / "cache/trial-99999999-x"
+    killed = own_machine / "cache/trial-99999999-x"
     killed.mkdir()
-    before = sorted((machine_home / "generations").glob("ours-*"))
+    before = sorted((own_machine / "generations").glob("ours-*"))
     assert tried(lab, capsys, "--python", HERE)[0] == 0
-    assert sorted((machine_home / "generations").glob("ours-*")) == before
-    assert not list((machine_home / "cache").glob("trial-*"))
+    assert sorted((own_machine / "generations").glob("ours-*")) == before
+    assert not list((own_machine / "cache").glob("trial-*"))
     assert {path.name for path in lab.iterdir()} == {"lab.toml", "ours.toml", "prove.py"}
 
 

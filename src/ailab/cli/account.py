@@ -12,7 +12,7 @@ from ailab import command
 from ailab.engine import socket_path
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _
-from ailab.paths import ACCOUNT, LabPaths, MachinePaths
+from ailab.paths import LabPaths, MachinePaths, lab_account
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
@@ -110,17 +110,18 @@ def refuse_system_folder(lab: Path) -> None:
 
 
 def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
+    name = lab_account(os.environ)
     try:
-        return pwd.getpwnam(ACCOUNT)
+        return pwd.getpwnam(name)
     except KeyError:
         pass
     words: list[str | Path] = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", _home(machine)]
     try:
-        command.run([*words, "--shell", "/usr/sbin/nologin", ACCOUNT], timeout=30)
+        command.run([*words, "--shell", "/usr/sbin/nologin", name], timeout=30)
     except command.CommandFailed as error:
-        error.remedy = _("Make a system account named {account} by hand and start again.").format(account=ACCOUNT)
+        error.remedy = _("Make a system account named {account} by hand and start again.").format(account=name)
         raise
-    return pwd.getpwnam(ACCOUNT)
+    return pwd.getpwnam(name)
 
 
 def _let_through(folder: Path) -> None:
