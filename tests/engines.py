@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import tarfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 from second_engine import second_engine as second_engine
 
@@ -26,6 +29,22 @@ def _why_not() -> str:
 
 _REASON = _why_not()
 needs_engine = pytest.mark.skipif(bool(_REASON), reason=_REASON)
+
+
+def bridge_address(client: Any) -> str:
+    """This machine's address on the engine's default bridge, which containers reach and other machines do not.
+
+    Read from the interface: an engine that has just created its bridge, on its first start on a machine, lists no
+    gateway for the network until it is restarted.
+    """
+    options = client.api.inspect_network("bridge")["Options"]
+    addresses = psutil.net_if_addrs()[options["com.docker.network.bridge.name"]]
+    return str(next(one.address for one in addresses if one.family == socket.AF_INET))
+
+
+def unique_name(stem: str) -> str:
+    """A lab's name, and so its images', that no other run of the tests has at this time."""
+    return f"{stem}-{uuid.uuid4().hex[:8]}"
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from pathlib import Path
 import docker
 import pytest
 
-from ailab import engine
 from ailab.waiting import wait_for
 
 _MISSING = [name for name in ("podman", "buildah", "newuidmap", "runc") if shutil.which(name) is None]
@@ -21,6 +20,7 @@ needs_podman = pytest.mark.skipif(
     bool(_MISSING) or os.geteuid() != 0,
     reason=f"Podman and buildah are not tested: that needs root, podman, buildah, uidmap, runc ({_MISSING})",
 )
+_IDS = "700000:65536"
 # crun, the usual runtime, does not work where both versions of cgroups are; and no limit may be above the caller's own.
 _CONFIG = """[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
@@ -64,5 +64,20 @@ def service(folder: Path) -> Iterator[str]:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
+@contextmanager
+def subordinate_ids(account: str) -> Iterator[None]:
+    """The account has subordinate ids for a while."""
+    # Not by usermod, which takes nothing away while the account has a process.
+    files = (Path("/etc/subuid"), Path("/etc/subgid"))
+    line = f"{account}:{_IDS}\n"
+    for file in files:
+        file.write_text(f"{file.read_text()}{line}")
+    try:
+        yield
+    finally:
+        for file in files:
+            file.write_text(file.read_text().replace(line, "", 1))
+
+
 def client(address: str) -> docker.DockerClient:
-    return docker.DockerClient(base_url=address, version=engine.OLDEST_API, timeout=600)
+    return docker.DockerClient(base_url=address, version="auto", timeout=600)

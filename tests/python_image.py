@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from ailab import engine
+from ailab.images import base
 
-IMAGE = "ailab-test/python:bookworm"
+IMAGE = f"ailab-test/python:{base.suite()}"
 _BUILD_SECONDS = 600
 
 
@@ -21,11 +22,11 @@ def python_image() -> str:
     found = client.api.images(name=IMAGE)
     if found:
         return str(found[0]["Id"])
-    packed = Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir()) / "cache" / "python-bookworm.tar"
+    packed = Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir()) / "cache" / f"python-{base.suite()}.tar"
     if not packed.exists():
         packed.parent.mkdir(parents=True, exist_ok=True)
         unfinished = packed.with_suffix(".new.tar")
-        words = ["mmdebstrap", "--variant=minbase", "--include=python3", "bookworm", str(unfinished)]
+        words = ["mmdebstrap", "--variant=minbase", "--include=python3", base.suite(), str(unfinished)]
         subprocess.run(words, check=True, capture_output=True, timeout=_BUILD_SECONDS)
         unfinished.rename(packed)
     repository, _colon, tag = IMAGE.rpartition(":")

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pytest
 
 from ailab.waiting import wait_for
 
+_KEPT_BYTES = 3 * 10**9
 USER, PASSWORD = "lin", "correct-horse"
 _MISSING = [name for name in ("docker-registry", "htpasswd", "ip") if shutil.which(name) is None]
 needs_registry = pytest.mark.skipif(
@@ -59,10 +61,22 @@ class Registry:
         return folder
 
 
+def kept_store() -> Path:
+    """A store that outlives the tests: an engine does not pack and send a large layer that the registry has already."""
+    home = Path(os.environ.get("AILAB_CHECK_HOME") or tempfile.gettempdir())
+    store = home / "cache" / "registry"
+    if sum(path.stat().st_size for path in store.rglob("*") if path.is_file()) > _KEPT_BYTES:
+        shutil.rmtree(store)
+    return store
+
+
 @contextmanager
-def registry(folder: Path, address: str) -> Iterator[Registry]:
-    """A registry at `address`, which must not be a loopback one: engines do not look at the certificates of those."""
+def registry(folder: Path, address: str, store: Path | None = None) -> Iterator[Registry]:
+    """A registry at `address`, which must not be a loopback one: engines do not look at the certificates of those.
+
+    It keeps what it has in `store`, else in `folder`, where its other files are."""
     folder.mkdir(parents=True, exist_ok=True)
+    store = store or folder / "store"
     make_authority(folder / "ca.pem", folder / "server.pem", address)
     hashed = subprocess.run(["htpasswd", "-Bbn", USER, PASSWORD], check=True, capture_output=True, text=True).stdout
     (folder / "htpasswd").write_text(hashed)
@@ -70,7 +84,7 @@ def registry(folder: Path, address: str) -> Iterator[Registry]:
         port = probe.getsockname()[1]
     config = {
         "version": "0.1",
-        "storage": {"filesystem": {"rootdirectory": str(folder / "store")}},
+        "storage": {"filesystem": {"rootdirectory": str(store)}},
         "http": {
             "addr": f"{address}:{port}",
             "tls": {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key")},
@@ -81,7 +95,7 @@ def registry(folder: Path, address: str) -> Iterator[Registry]:
     log = folder / "registry.log"
     with log.open("wb") as sink:
         running = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=sink, stderr=sink)
-    one = Registry(f"{address}:{port}", folder / "ca.pem", log, running, folder / "store")
+    one = Registry(f"{address}:{port}", folder / "ca.pem", log, running, store)
     try:
         wait_for(lambda: _answers(one) or running.poll() is not None, timeout=20, what="the registry")
         assert running.poll() is None, log.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ailab import engine
+import psutil
+
 from ailab.waiting import wait_for
 
 
@@ -83,12 +85,13 @@ def started_engine(
     """A second engine, which answers. With `megabytes` its store is a disk of that size."""
     number = zlib.crc32(str(folder).encode()) % 10**6
     made = SecondEngine(folder, f"ailab{number}", tuple(options), programs)
+    network = _free_network()
     for place in (made.store, made.sockets):
         place.mkdir(parents=True, exist_ok=True)
     if megabytes:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", made.bridge, made.store], check=True)
     subprocess.run(["ip", "link", "add", made.bridge, "type", "bridge"], check=True)
-    subprocess.run(["ip", "address", "add", f"198.18.{number % 256}.1/24", "dev", made.bridge], check=True)
+    subprocess.run(["ip", "address", "add", f"{network}.1/24", "dev", made.bridge], check=True)
     try:
         made.start()
         yield made
@@ -109,11 +112,18 @@ def second_engine(folder: Path, *, megabytes: int = 0) -> Iterator[str]:
         yield made.address
 
 
+def _free_network() -> str:
+    """Three numbers of a network that no interface here has, of those for tests (198.18.0.0/15, RFC 2544)."""
+    taken = {one.address.rpartition(".")[0] for many in psutil.net_if_addrs().values() for one in many}
+    free = [f"198.{18 + number // 256}.{number % 256}" for number in range(512)]
+    return random.choice([network for network in free if network not in taken])
+
+
 def _answers(address: str) -> bool:
     import docker
 
     try:
-        with contextlib.closing(docker.DockerClient(base_url=address, version=engine.OLDEST_API)) as client:
+        with contextlib.closing(docker.DockerClient(base_url=address, version="auto")) as client:
             return bool(client.ping())
     except (docker.errors.DockerException, OSError):
         return False

@@ -143,7 +143,7 @@ def _new(client: DockerClient, settings: Settings, step: Step) -> Base:
         return _pulled(settings, pulled_base.named(wish), _PULL_SECONDS, step)
     if not wish:
         try:
-            return _pulled(settings, pulled_base.named(pulled_base.DEFAULT), _TRY_SECONDS, step)
+            return _pulled(settings, pulled_base.default(), _TRY_SECONDS, step)
         except (registry.RegistryError, engine.EngineError):
             pass  # said by the step
     return _bootstrapped(client, settings, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Docker Engine 20.10 speaks 1.41: the first with cgroup v2, device requests and one-shot statistics.
 OLDEST_API = "1.41"
+# Docker Engine 29 answers nothing older than 1.44.
+_TOO_OLD = re.compile(r"Minimum supported API version is (\d+\.\d+)")
 _USUAL_SOCKET = "/var/run/docker.sock"
 _ANSWER_SECONDS = 60.0
 
@@ -43,13 +46,11 @@ def socket_path() -> Path | None:
 def connect(patience: float = _ANSWER_SECONDS) -> docker.DockerClient:
     """An engine that answers, within `patience` seconds then and later. Raises `EngineError` that says which of the
     usual reasons it is, and the command."""
-    import docker
     from docker.errors import APIError, DockerException
 
     _refuse_closed_socket()
     try:
-        client = docker.DockerClient(base_url=address(), version=OLDEST_API, timeout=int(patience))
-        client.ping()
+        client = _client(OLDEST_API, patience)
     except APIError as error:
         if "too old" in str(error) or "too new" in str(error) or "version" in str(error):
             raise EngineError(
@@ -62,6 +63,23 @@ def connect(patience: float = _ANSWER_SECONDS) -> docker.DockerClient:
         raise explained(error) from error
     except (DockerException, OSError) as error:  # requests' own errors are OSErrors
         raise _no_answer(str(error)) from error
+    return client
+
+
+def _client(version: str, patience: float) -> docker.DockerClient:
+    """A client that has had an answer in this version of the API, else in the oldest that the engine still speaks."""
+    import docker
+    from docker.errors import APIError
+
+    client = docker.DockerClient(base_url=address(), version=version, timeout=int(patience))
+    try:
+        client.ping()
+    except APIError as error:
+        client.close()
+        oldest = _TOO_OLD.search(str(error))
+        if oldest is None or oldest[1] == version:
+            raise
+        return _client(oldest[1], patience)
     return client
 
 

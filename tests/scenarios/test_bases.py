@@ -14,9 +14,9 @@ from typing import Any
 import docker
 import pytest
 from conftest import CommandLine, made_lab, reachable_folder
-from engines import needs_engine
+from engines import bridge_address, needs_engine
 from python_image import python_image
-from registries import PASSWORD, USER, Registry, needs_registry, registry
+from registries import PASSWORD, USER, Registry, kept_store, needs_registry, registry
 
 from ailab import engine
 from ailab.environments.lock import read_lock
@@ -33,14 +33,10 @@ def client() -> Any:
 
 @pytest.fixture(scope="module")
 def served(client: Any) -> Iterator[Registry]:
-    """A registry with a Debian, `debian:bookworm-slim`."""
-    network = client.api.inspect_network("bridge")
-    with (
-        reachable_folder() as folder,
-        registry(folder / "registry", network["IPAM"]["Config"][0]["Gateway"]) as one,
-    ):
+    """A registry with a Debian, `debian:slim`."""
+    with reachable_folder() as folder, registry(folder, bridge_address(client), kept_store()) as one:
         one.trust()
-        push(client, one, python_image(), "debian:bookworm-slim")
+        push(client, one, python_image(), "debian:slim")
         try:
             yield one
         finally:
@@ -63,9 +59,9 @@ def push(client: Any, one: Registry, image: str, name: str) -> None:
 
 @pytest.fixture
 def lab(machine_home: Path, served: Registry) -> Iterator[CommandLine]:
-    password = machine_home / "test-password"
-    password.write_text(f"{PASSWORD}\n")
     with made_lab(machine_home, "science") as line:
+        password = line.lab.parent / "password"
+        password.write_text(f"{PASSWORD}\n")
         login = {"AILAB_REGISTRY_USER": USER, "AILAB_REGISTRY_PASSWORD_FILE": str(password)}
         yield replace(line, environment=line.environment | login)
 
@@ -89,7 +85,7 @@ def pinned(lab: CommandLine) -> Image:
 def test_a_base_is_pinned_by_its_digest_whatever_its_tag_means_later(
     lab: CommandLine, served: Registry, client: Any
 ) -> None:
-    name = f"{served.host}/debian:bookworm-slim"
+    name = f"{served.host}/debian:slim"
     ask(lab, name, '["tree"]')
     first = dockerfile(lab)
     image = pinned(lab)
@@ -100,7 +96,7 @@ def test_a_base_is_pinned_by_its_digest_whatever_its_tag_means_later(
     newer = client.api.create_container(python_image(), ["true"])["Id"]
     committed = client.api.commit(newer, changes="LABEL newer=1")["Id"]
     client.api.remove_container(newer)
-    push(client, served, committed, "debian:bookworm-slim")
+    push(client, served, committed, "debian:slim")
     client.api.remove_image(f"{served.host}/debian@{image.base}", noprune=True)
     assert dockerfile(lab) == first and pinned(lab) == image, "it came back by its digest"
 
@@ -111,7 +107,7 @@ def test_a_base_is_pinned_by_its_digest_whatever_its_tag_means_later(
 
 
 def test_a_debian_package_that_there_is_not_is_refused_with_its_line(lab: CommandLine, served: Registry) -> None:
-    ask(lab, f"{served.host}/debian:bookworm-slim", '["no-such-package"]')
+    ask(lab, f"{served.host}/debian:slim", '["no-such-package"]')
     refused = lab.run("image", "build", check=False, timeout=600)
     assert refused.returncode == 2 and "no package no-such-package" in refused.stderr, refused.stderr
     assert re.search(r"lab\.toml:\d+: environment\.system", refused.stderr)

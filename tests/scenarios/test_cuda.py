@@ -125,6 +125,7 @@ def test_tensorflow_s_own_loader_opens_all_eight(generation: Generation, tmp_pat
     assert "GPU:0" in printed and not _NOT_OPENED.findall(log)
 
 
+@pytest.mark.long
 def test_another_stack_s_libraries_are_its_data(newer: Generation, tmp_path: Path) -> None:
     """TensorFlow 2.15 opens CUDA 12's, and those that the stack names, in its order."""
     assert NEWER.cuda is not None
@@ -136,6 +137,7 @@ def test_another_stack_s_libraries_are_its_data(newer: Generation, tmp_path: Pat
     assert found["built_for"] == ["sm_50", "sm_60", "sm_70", "sm_75", "compute_80"]
 
 
+@pytest.mark.long
 def test_its_whole_proof_passes_on_the_cpu(newer: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_LIBRARY_PATH")
     lab = LabPaths(tmp_path / "lab")

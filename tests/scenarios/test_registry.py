@@ -17,18 +17,21 @@ from typing import Any
 import docker
 import pytest
 from conftest import UP_SECONDS, CommandLine, free_port, made_lab, reachable_folder
-from engines import needs_engine, second_engine
-from registries import PASSWORD, USER, Registry, make_authority, needs_registry, registry
+from engines import bridge_address, needs_engine, second_engine, unique_name
+from image_base import pin_base
+from registries import PASSWORD, USER, Registry, kept_store, make_authority, needs_registry, registry
 
 from ailab import engine
 from ailab.environments.lock import read_lock
 from ailab.errors import Conflict
 from ailab.images import readout
 from ailab.images.naming import Labels
+from ailab.settings_file import set_value
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.root, needs_engine, needs_registry]
 GENERATION = "science-py311-0a1b2c3d"
+NAME = unique_name("shared")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,9 @@ def client() -> Any:
 @pytest.fixture(scope="module")
 def lab(machine_home: Path) -> Iterator[CommandLine]:
     with made_lab(machine_home, "science") as line:
-        line.run("env", "lock", timeout=300)
+        set_value(line.paths.settings, "lab", "name", NAME)
+        set_value(line.paths.settings, "tracking", "mlflow", False)
+        pin_base(line)
         yield line
 
 
@@ -55,12 +60,12 @@ def image(lab: CommandLine, client: Any) -> Iterator[str]:
     compression makes smaller."""
     locked = read_lock(lab.paths.lock)
     assert locked is not None
-    labels = Labels("lab", "science", GENERATION, locked.digest(), "0.1.0")
+    labels = Labels(NAME, "science", GENERATION, locked.digest(), "0.1.0")
     files = {"opt/ailab/lab/.ailab/secrets/cookie": b"mine", "opt/ailab/environment/generation.json": b"{}"}
     files |= {f"opt/ailab/lab/{path.name}": path.read_bytes() for path in (lab.paths.settings, lab.paths.lock)}
-    name = make_image(client, f"ailab/lab:{GENERATION}", labels, files | {"ballast": os.urandom(3_000_000)})
+    name = make_image(client, f"ailab/{NAME}:{GENERATION}", labels, files | {"ballast": os.urandom(3_000_000)})
     yield name
-    for one in client.api.images(filters={"label": f"org.ailab.generation={GENERATION}"}):
+    for one in client.api.images(filters={"label": f"org.ailab.lab={NAME}"}):
         client.api.remove_image(one["Id"], force=True)
 
 
@@ -80,8 +85,7 @@ def make_image(client: Any, name: str, labels: Labels, files: dict[str, bytes]) 
 @pytest.fixture(scope="module")
 def served(folder: Path, client: Any) -> Iterator[Registry]:
     """A registry that the engine trusts, at the engine's own bridge."""
-    network = client.api.inspect_network("bridge")
-    with registry(folder / "registry", network["IPAM"]["Config"][0]["Gateway"]) as one:
+    with registry(folder / "registry", bridge_address(client)) as one:
         one.trust()
         yield one
 
@@ -95,7 +99,7 @@ def bare(folder: Path) -> Iterator[str]:
 
 def known(line: CommandLine, **more: str) -> CommandLine:
     """The command line with a registry's user in its environment, and whatever else."""
-    password = Path(line.environment["AILAB_HOME"]) / "test-password"
+    password = line.lab.parent / "password"
     password.write_text(f"{PASSWORD}\n")
     login = {"AILAB_REGISTRY_USER": USER, "AILAB_REGISTRY_PASSWORD_FILE": str(password)}
     return replace(line, environment=line.environment | login | more)
@@ -108,7 +112,7 @@ def test_pushed_by_digest_and_pulled_by_an_engine_that_has_nothing(
     settings.write_text(settings.read_text().replace('registry = ""', f'registry = "{served.host}/team"'))
     pushed = known(lab).json("image", "push")
     repository, _at, digest = pushed["reference"].partition("@")
-    assert repository == f"{served.host}/team/lab" and digest.startswith("sha256:")
+    assert repository == f"{served.host}/team/{NAME}" and digest.startswith("sha256:")
     assert pushed["generation"] == GENERATION and pushed["id"] == client.api.inspect_image(image)["Id"]
 
     there = known(lab, DOCKER_HOST=bare)
@@ -116,8 +120,8 @@ def test_pushed_by_digest_and_pulled_by_an_engine_that_has_nothing(
     assert {key: pulled[key] for key in ("id", "lab", "stack", "generation", "lock", "reference")} == {
         key: pushed[key] for key in ("id", "lab", "stack", "generation", "lock", "reference")
     }
-    with closing(docker.DockerClient(base_url=bare, version=engine.OLDEST_API)) as second:
-        seen = second.api.inspect_image(f"ailab/lab:{GENERATION}")
+    with closing(docker.DockerClient(base_url=bare, version="auto")) as second:
+        seen = second.api.inspect_image(f"ailab/{NAME}:{GENERATION}")
     assert seen["Id"] == pushed["id"] and seen["RepoDigests"] == [pushed["reference"]]
     assert seen["RootFS"] == client.api.inspect_image(image)["RootFS"]
     by_tag = json.loads(there.bare("image", "pull", f"{repository}:{GENERATION}", "--json").stdout)
@@ -135,7 +139,7 @@ def test_a_lab_comes_out_of_an_image_without_a_secret(lab: CommandLine, image: s
     carried = readout.read(client, image)
     assert sorted(carried.lab) == ["lab.lock", "lab.toml"] and carried.environment == "{}"
     assert carried.lab["lab.lock"].encode() == lab.paths.lock.read_bytes()
-    bare = make_image(client, "ailab/lab:nothing", Labels("", "", "", "", ""), {"file": b"x"})
+    bare = make_image(client, f"ailab/{NAME}:nothing", Labels("", "", "", "", ""), {"file": b"x"})
     with pytest.raises(Conflict, match="carries no lab"):
         readout.read(client, bare)
     client.images.remove(bare, force=True)
@@ -165,7 +169,7 @@ def test_who_is_not_let_in_is_told_how_to_log_in(
     lab: CommandLine, image: str, served: Registry, login: dict[str, str]
 ) -> None:
     line = replace(lab, environment=lab.environment | login)
-    for words in (("push", f"{served.host}/team/closed"), ("pull", f"{served.host}/team/lab:{GENERATION}")):
+    for words in (("push", f"{served.host}/team/closed"), ("pull", f"{served.host}/team/{NAME}:{GENERATION}")):
         refused = line.run("image", *words, check=False)
         assert refused.returncode == 1 and f"{served.host} does not let us in" in refused.stderr, refused.stderr
         assert f"docker login {served.host}" in refused.stderr and "wrong-password" not in refused.stderr
@@ -190,8 +194,8 @@ def test_an_authority_that_is_not_trusted_is_told_with_the_command_that_trusts_i
 
 
 def test_what_a_registry_does_not_have_and_one_that_is_not_there(lab: CommandLine, served: Registry) -> None:
-    missing = known(lab).bare("image", "pull", f"{served.host}/team/lab:nothing", check=False)
-    assert missing.returncode == 1 and f"{served.host} has no {served.host}/team/lab:nothing" in missing.stderr
+    missing = known(lab).bare("image", "pull", f"{served.host}/team/{NAME}:nothing", check=False)
+    assert missing.returncode == 1 and f"{served.host} has no {served.host}/team/{NAME}:nothing" in missing.stderr
     address = served.host.rpartition(":")[0]
     gone = known(lab).bare("image", "pull", f"{address}:1/team/lab", check=False)
     assert gone.returncode == 1 and f"{address}:1 cannot be reached" in gone.stderr
@@ -213,8 +217,8 @@ def test_an_image_of_somebody_else_is_refused(lab: CommandLine, served: Registry
 def test_an_interrupted_push_leaves_nothing_and_the_next_one_goes_on(
     lab: CommandLine, served: Registry, client: Any, image: str
 ) -> None:
-    labels = Labels("lab", "science", f"{GENERATION}x", "0" * 64, "0.1.0")
-    name = make_image(client, f"ailab/lab:{GENERATION}x", labels, {"ballast": os.urandom(300_000_000)})
+    labels = Labels(NAME, "science", f"{GENERATION}x", "0" * 64, "0.1.0")
+    name = make_image(client, f"ailab/{NAME}:{GENERATION}x", labels, {"ballast": os.urandom(100_000_000)})
     line = known(lab)
     words = [str(line.program), "--lab", str(line.lab), "image", "push", f"{served.host}/team/large"]
     words += ["--generation", f"{GENERATION}x"]
@@ -247,7 +251,7 @@ def test_in_a_file_to_an_engine_without_a_registry(
     there = replace(lab, environment=lab.environment | {"DOCKER_HOST": bare})
     data = file.read_bytes()
     broken = {"cut": data[:-1_000_000], "none": b"", "changed": data[:1_000_000] + b"#" + data[1_000_001:]}
-    with closing(docker.DockerClient(base_url=bare, version=engine.OLDEST_API)) as second:
+    with closing(docker.DockerClient(base_url=bare, version="auto")) as second:
         for kind, content in broken.items():
             (folder / kind).write_bytes(content)
             refused = there.bare("image", "load", str(folder / kind), check=False)
@@ -275,8 +279,8 @@ def test_nothing_is_left_of_a_file_that_could_not_be_finished(lab: CommandLine, 
 
 
 def test_a_full_store_is_named(lab: CommandLine, image: str, served: Registry, folder: Path, client: Any) -> None:
-    labels = Labels("lab", "science", f"{GENERATION}y", "0" * 64, "0.1.0")
-    name = make_image(client, f"ailab/lab:{GENERATION}y", labels, {"ballast": os.urandom(60_000_000)})
+    labels = Labels(NAME, "science", f"{GENERATION}y", "0" * 64, "0.1.0")
+    name = make_image(client, f"ailab/{NAME}:{GENERATION}y", labels, {"ballast": os.urandom(60_000_000)})
     file = folder / "large.image"
     try:
         lab.run("image", "bundle", str(file), "--generation", f"{GENERATION}y")
@@ -292,28 +296,38 @@ def test_a_full_store_is_named(lab: CommandLine, image: str, served: Registry, f
         client.images.remove(f"{served.host}/team/full:{GENERATION}y", force=True)
 
 
+@pytest.fixture
+def teammate(request: pytest.FixtureRequest, lab: CommandLine, folder: Path) -> Iterator[CommandLine]:
+    """The command line of somebody else's lab: on the same engine, or on one of their own."""
+    with reachable_folder() as place:
+        address = request.getfixturevalue("bare") if request.param == "bare" else ""
+        line = replace(known(lab, **({"DOCKER_HOST": address} if address else {})), lab=place / "lab")
+        yield line
+        line.run("down", check=False, timeout=120)
+
+
 @pytest.mark.lab
+@pytest.mark.parametrize("teammate", ["same", pytest.param("bare", marks=pytest.mark.long)], indirect=True)
 def test_a_teammate_has_the_same_lab_from_the_registry_alone(
-    lab: CommandLine, served: Registry, bare: str, client: Any
+    lab: CommandLine, image: str, teammate: CommandLine, folder: Path, client: Any
 ) -> None:
     """The lab's own image, built and pushed; elsewhere a folder, an environment and a kernel that are all of it."""
     built = lab.json("image", "build", timeout=UP_SECONDS)
-    words = ("image", "push", f"{served.host}/team/whole", "--generation", built["generation"])
-    pushed = known(lab).json(*words, timeout=UP_SECONDS)
-    with reachable_folder() as place:
-        there = replace(known(lab, DOCKER_HOST=bare), lab=place / "lab")
-        try:
-            up = there.json("up", "--image", pushed["reference"], "--port", str(free_port()), timeout=UP_SECONDS)
-            assert up["state"] == "ready" and up["environment"]["id"] == built["generation"]
-            assert there.paths.lock.read_bytes() == lab.paths.lock.read_bytes()
-            assert Path(up["lab"]["root"]) == there.lab
-            verified = there.json("verify", timeout=300)
-            assert verified["ok"] and verified["lab_lock"] and verified["lock"] == built["lock"]
-            absent = there.run("env", "verify", check=False)
-            assert absent.returncode == 1 and "in the image that the lab was made from" in absent.stderr
-            again = there.run("up", "--image", pushed["reference"], timeout=UP_SECONDS)
-            assert "The lab is ready" in again.stdout
-        finally:
-            there.run("down", check=False, timeout=120)
-    for name in (*built["names"], f"{served.host}/team/whole:{built['generation']}"):
-        client.images.remove(name, force=True)
+    # Its layers stay in the engine while its names are gone.
+    client.api.tag(built["id"], f"localhost/{NAME}", "layers")
+    with registry(folder / "whole", bridge_address(client), kept_store()) as served:
+        served.trust()
+        words = ("image", "push", f"{served.host}/team/whole", "--generation", built["generation"])
+        pushed = known(lab).json(*words, timeout=UP_SECONDS)
+        for name in (*built["names"], f"{served.host}/team/whole:{built['generation']}"):
+            client.images.remove(name, force=True)
+        up = teammate.json("up", "--image", pushed["reference"], "--port", str(free_port()), timeout=UP_SECONDS)
+        assert up["state"] == "ready" and up["environment"]["id"] == built["generation"]
+        assert teammate.paths.lock.read_bytes() == lab.paths.lock.read_bytes()
+        assert Path(up["lab"]["root"]) == teammate.lab
+        verified = teammate.json("verify", timeout=300)
+        assert verified["ok"] and verified["lab_lock"] and verified["lock"] == built["lock"]
+        absent = teammate.run("env", "verify", check=False)
+        assert absent.returncode == 1 and "in the image that the lab was made from" in absent.stderr
+        again = teammate.run("up", "--image", pushed["reference"], timeout=UP_SECONDS)
+        assert "The lab is ready" in again.stdout

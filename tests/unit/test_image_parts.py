@@ -264,13 +264,26 @@ def test_a_debian_package_that_there_is_not_is_named(said: str) -> None:
     ("text", "full"),
     [
         ("debian", "docker.io/library/debian:latest"),
-        ("debian:bookworm-slim", pulled_base.DEFAULT),
+        ("debian:bookworm-slim", "docker.io/library/debian:bookworm-slim"),
         ("team/base", "docker.io/team/base:latest"),
         ("host:5000/debian:12", "host:5000/debian:12"),
     ],
 )
 def test_a_base_goes_by_its_full_name(text: str, full: str) -> None:
     assert str(pulled_base.named(text)) == full == str(pulled_base.named(full))
+
+
+@pytest.mark.parametrize(
+    ("libc", "release"),
+    [("2.31", "bookworm"), ("2.36", "bookworm"), ("2.39", "trixie"), ("2.41", "trixie"), ("3.0", "trixie")],
+)
+def test_a_base_is_as_new_as_the_machine_whose_pythons_it_runs(
+    libc: str, release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert base.suite(libc) == release
+    monkeypatch.setattr(base.platform, "libc_ver", lambda: ("glibc", libc))
+    assert str(pulled_base.default()) == f"docker.io/library/debian:{release}-slim"
+    assert any(f"debian {release} main" in word for word in base._options())
 
 
 def test_the_packages_of_a_base_are_read_from_its_tar(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import tarfile
@@ -24,7 +25,8 @@ from ailab.images.dockerfile import EPOCH
 if TYPE_CHECKING:
     from docker import DockerClient
 
-SUITE = "bookworm"
+# Debian's releases and their C libraries, oldest first.
+_RELEASES = (("bookworm", (2, 36)), ("trixie", (2, 41)))
 # With a host, for Podman and buildah: they would ask a registry for a name without one.
 REPOSITORY = "localhost/ailab-base"
 BOOTSTRAP_SECONDS = 1800.0
@@ -53,6 +55,14 @@ class Base:
     source: str = ""
     asked: tuple[str, ...] = ()
     added: dict[str, str] = field(default_factory=dict)
+
+
+def suite(libc: str = "") -> str:
+    """Return the oldest Debian release whose C library is at least `libc`, this machine's version where it is empty:
+    the Pythons of an image are copied from this machine. The newest release where none is new enough."""
+    numbers = (libc or platform.libc_ver()[1]).split(".")
+    wanted = tuple(int(number) for number in numbers if number.isdigit())
+    return next((name for name, version in _RELEASES if version >= wanted), _RELEASES[-1][0])
 
 
 def reference_of(digest: str) -> str:
@@ -84,7 +94,7 @@ def bootstrap(client: DockerClient, mirror: str, tell: Callable[[str], None]) ->
         )
     with tempfile.TemporaryDirectory(prefix="ailab-base-", dir="/var/tmp") as folder:
         archive = Path(folder, "base.tar")
-        words = [program, *_options(), SUITE, str(archive), *([mirror] if mirror else [])]
+        words = [program, *_options(), suite(), str(archive), *([mirror] if mirror else [])]
         environment = dict(os.environ) | {"SOURCE_DATE_EPOCH": str(EPOCH)}
         try:
             command.run(words, timeout=BOOTSTRAP_SECONDS, env=environment, on_line=lambda line: tell(_shown(line)))
@@ -104,7 +114,7 @@ def _options() -> list[str]:
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _UNREAD]
     # What is this machine's: names, resolvers, its mirror.
     options.append('--customize-hook=rm -f "$1"/etc/hostname "$1"/etc/resolv.conf; : >"$1"/etc/machine-id')
-    line = f"deb {_NEUTRAL_MIRROR} {SUITE} main"
+    line = f"deb {_NEUTRAL_MIRROR} {suite()} main"
     options.append(f'--customize-hook=echo "{line}" >"$1"/etc/apt/sources.list; rm -f "$1"/etc/apt/sources.list.d/*')
     return options
 

@@ -9,7 +9,7 @@ from ailab import dpkg
 from ailab.engine import told
 from ailab.errors import UsageError
 from ailab.i18n import _
-from ailab.images import readout
+from ailab.images import base, readout
 from ailab.images.base import Base
 from ailab.images.references import DEFAULT_HOST, Reference, parse
 
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
     from ailab.images.registry import Registry
 
-DEFAULT = "docker.io/library/debian:bookworm-slim"
 _STATUS = f"/{dpkg.STATUS}"
 _RELEASE = "/usr/lib/os-release"
+
+
+def default() -> Reference:
+    """The base of a lab that names none, where a registry has it."""
+    return named(f"docker.io/library/debian:{base.suite()}-slim")
 
 
 def named(text: str) -> Reference:
