@@ -13,10 +13,11 @@ from ailab import downloads, dpkg
 from ailab.errors import AilabError, Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
+from ailab.lab_account import reading
 from ailab.paths import LabPaths
 from ailab.provision import Step
 from ailab.settings import MirrorsSection, Settings
-from ailab.settings_file import load_settings, refusal_at
+from ailab.settings_file import load_settings, read_text, refusal_at
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -42,8 +43,8 @@ def ensure(root: Path, step: Step, *, renew: bool = False) -> Base:
     from ailab.images import apt, base
 
     client, paths = engine.connect(), LabPaths(root)
-    settings = load_settings(paths.settings)
-    locked = read_lock(paths.lock)
+    with reading(root):
+        settings, locked = load_settings(paths.settings), read_lock(paths.lock)
     pinned = locked.image if locked is not None and not renew else None
     if pinned is not None and not _is_asked_for(pinned, settings.image.base):
         pinned = None
@@ -55,7 +56,9 @@ def ensure(root: Path, step: Step, *, renew: bool = False) -> Base:
         return made
     with step(_("Choosing versions of Debian packages")) as far:
         try:
-            added = apt.resolve(client, made.reference, wanted, way_to_downloads(settings.mirrors), far)
+            with reading(root):
+                way = way_to_downloads(settings.mirrors)
+            added = apt.resolve(client, made.reference, wanted, way, far)
         except apt.UnknownPackage as error:
             raise refusal_at(paths.settings, ("environment", "system"), error) from None
     return replace(made, asked=wanted, added=added)
@@ -96,7 +99,7 @@ def way_to_downloads(mirrors: MirrorsSection) -> dict[str, str]:
     authority = variables.get("SSL_CERT_FILE", "")
     variables |= {"AILAB_APT": mirrors.apt} if mirrors.apt else {}
     lines = [f"{name}={shlex.quote(value)}" for name, value in sorted(variables.items()) if value != authority]
-    trusted = Path(authority).read_text(encoding="utf-8") if authority else ""
+    trusted = read_text(Path(authority)) if authority else ""
     return {"downloads": "\n".join(lines) + "\n", "ca": trusted}
 
 

@@ -37,11 +37,7 @@ Tell = Callable[[str], None]
 @contextmanager
 def one_at_a_time(lab: Lab, tell: Tell) -> Iterator[None]:
     """Hold the lab's lock for `up` and `down`; another one's end is waited for, and said."""
-    with (lab.paths.state / "up.lock").open("w") as held:
-        if not files.try_lock(held.fileno()):
-            tell(_("Another ailab works on this lab; waiting for it."))
-            what = _("the other ailab to finish")
-            wait_for(lambda: files.try_lock(held.fileno()), timeout=OTHER_UP_SECONDS, what=what)
+    with files.locked(lab.paths.state / "up.lock", timeout=OTHER_UP_SECONDS, tell=tell):
         yield
 
 

@@ -18,7 +18,7 @@ from ailab.environments.uv_errors import room
 from ailab.errors import Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
-from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths
+from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths, closed_folder, private_folder
 from ailab.provision import Step
 
 if TYPE_CHECKING:
@@ -212,8 +212,8 @@ def _place(staging: Path, machine: MachinePaths, root: Path) -> None:
 @contextmanager
 def _staging(machine: MachinePaths) -> Iterator[Path]:
     """A folder for what is half done, on the disk that it will stay on; those that kills left behind are removed."""
-    machine.cache.mkdir(parents=True, exist_ok=True)
-    with files.locked_if_free(machine.cache / "bundle.lock") as ours:
+    closed_folder(machine.cache)
+    with files.locked_if_free(private_folder(machine.locks) / "bundle.lock") as ours:
         if not ours:
             raise Conflict(
                 _("Another ailab works on a bundle."), remedy=_("Wait for it to end, and type the same again.")

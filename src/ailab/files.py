@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,12 +11,30 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ailab import lock_holders
+from ailab.errors import Conflict
+from ailab.i18n import _
+from ailab.waiting import TimedOut, wait_for
+
+# What is done while a lock is held takes a moment, or the caller says how long.
+LOCK_SECONDS = 120.0
+# As long as a build may take, with all that it downloads.
+BUILD_SECONDS = 7200.0
+_MOMENT_SECONDS = 1.0
 _LEFT_SECONDS = 86400.0
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _silent(_text: str) -> None:
+    pass
+
+
+_tell_waits: Callable[[str], None] = _silent
 
 
 def replace(path: Path, text: str, *, mode: int | None = None) -> None:
@@ -24,13 +43,18 @@ def replace(path: Path, text: str, *, mode: int | None = None) -> None:
     `surrogateescape` reads them, are written as they were."""
     target = path.resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.new")
+    if mode is None:
+        with contextlib.suppress(FileNotFoundError):
+            mode = stat.S_IMODE(target.stat().st_mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode)
+        # Nobody reads it before it has the mode that it is to have.
+        descriptor = os.open(unfinished, flags, 0o666 if mode is None else mode & 0o600)
         with os.fdopen(descriptor, "wb") as sink:
             sink.write(text.encode("utf-8", errors="surrogateescape"))
             sink.flush()
-            with contextlib.suppress(FileNotFoundError):
-                os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode) if mode is None else mode)
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             os.fsync(descriptor)
         unfinished.replace(target)
     except BaseException:
@@ -51,6 +75,16 @@ def replace_link(link: Path, target: Path | str) -> None:
     unfinished.unlink(missing_ok=True)
     unfinished.symlink_to(target)
     unfinished.replace(link)
+
+
+def read_regular(path: Path, *, most: int) -> bytes:
+    """The content of a file, or the first `most` + 1 bytes of a longer one. Raises `OSError`, also for what is no file:
+    another account may have put a pipe there, at which a reader waits for ever, or a device without an end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, _("not a regular file"), str(path))
+        return source.read(most + 1)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -74,19 +108,111 @@ def work_folder(parent: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def tell_waits(tell: Callable[[str], None]) -> None:
+    """From now on `tell` is told who holds a lock that this process has waited for longer than a moment."""
+    global _tell_waits
+    _tell_waits = tell
+
+
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
-    """Hold the lock at `path`, once it is free; `shared` with others who want it so. Yields its file descriptor."""
-    with path.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield held.fileno()
+def locked(
+    path: Path, *, shared: bool = False, timeout: float = LOCK_SECONDS, tell: Callable[[str], None] | None = None
+) -> Iterator[int]:
+    """Hold the lock at `path`, once it is free; `shared` with others who want it so. Yields its file descriptor. `tell`
+    is told who holds it, when that takes longer than a moment; without it, whom `tell_waits` named is.
+
+    Raises `Conflict`, which names the holder, when it is not free within `timeout` seconds.
+    """
+    descriptor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, timeout, tell or _tell_waits)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock at `path`, or not, where another holds it: then False."""
-    with path.open("a") as held:
-        yield try_lock(held.fileno())
+    descriptor = open_lock(path)
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(path: Path, kind: int, timeout: float, tell: Callable[[str], None]) -> int:
+    def attempt() -> tuple[int] | None:
+        descriptor = open_lock(path)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            # Another may have put a new file there since it was opened.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return (descriptor,)
+        os.close(descriptor)
+        return None
+
+    what = _("the lock {path}").format(path=path)
+    moment = min(_MOMENT_SECONDS, timeout)
+    try:
+        return wait_for(attempt, timeout=moment, what=what)[0]
+    except TimedOut:
+        tell(_("Waiting for {holder}, who holds {path}.").format(holder=_described(path)[0], path=path))
+    try:
+        return wait_for(attempt, timeout=timeout - moment, what=what)[0]
+    except TimedOut:
+        holder, pid = _described(path)
+        raise Conflict(
+            _("{path} is held by {holder}, for more than {seconds:g} s.").format(
+                path=path, holder=holder, seconds=timeout
+            ),
+            remedy=_("Wait for it to end, or end it: kill {pid}; then run the same command again.").format(
+                pid=pid or "PID"
+            ),
+        ) from None
+
+
+def _described(path: Path) -> tuple[str, int | None]:
+    """Who holds the lock at `path`, in words; and the pid of one of them."""
+    try:
+        descriptor = open_lock(path)
+    except OSError:
+        return lock_holders.described(()), None
+    try:
+        found = lock_holders.find(descriptor)
+        return lock_holders.described(found), found[0].pid if found else None
+    finally:
+        os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """The lock file at `path`, opened: made where there is none, and nobody else's to open."""
+    descriptor = os.open(path, _LOCK_FLAGS, 0o600)
+    seen = os.fstat(descriptor)
+    if stat.S_IMODE(seen.st_mode) == 0o600 or seen.st_uid != os.geteuid():
+        return descriptor
+    try:
+        _renew(path, descriptor)
+    finally:
+        os.close(descriptor)
+    return os.open(path, _LOCK_FLAGS, 0o600)
+
+
+def _renew(path: Path, descriptor: int) -> None:
+    """Put a new file in the place of a lock that others could open, `descriptor`: one of them may hold it, for ever.
+    While a process of our account does, it stays: its end is waited for."""
+    if not try_lock(descriptor) and any(one.uid == os.geteuid() for one in lock_holders.find(descriptor)):
+        return
+    new = path.with_name(f".{path.name}.renewed")
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - new.stat().st_mtime > _LEFT_SECONDS:
+            new.unlink()
+    # Its name is what one of us alone can make at a time.
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            new.replace(path)
+        else:
+            new.unlink()
 
 
 def try_lock(descriptor: int) -> bool:
@@ -101,12 +227,15 @@ def try_lock(descriptor: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock: the kernel's word, which no reused pid can fake. Makes nothing."""
     try:
-        with path.open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -16,7 +16,7 @@ from ailab import __version__, bases, bringup, files, preflight, provision
 from ailab.errors import Conflict
 from ailab.i18n import _
 from ailab.lab import Lab
-from ailab.paths import IMAGE_HOME, SETTINGS_NAME, SHARED_FOLDERS, MachinePaths
+from ailab.paths import IMAGE_HOME, SETTINGS_NAME, SHARED_FOLDERS, MachinePaths, private_folder
 from ailab.provision import Step
 from ailab.settings import Mount
 
@@ -80,7 +80,8 @@ def ensure(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False,
     plan = make_plan(lab, base, step, tell)
     folder = lab.machine.cache / "images" / plan.labels.stack
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(folder.with_name(f".{folder.name}.lock")):
+    lock = private_folder(lab.machine.locks) / f"image-{folder.name}.lock"
+    with files.locked(lock, timeout=files.BUILD_SECONDS, tell=tell):
         inputs = context.digest_of(plan.content)
         inputs = hashlib.sha256(f"{inputs}{plan.dockerfile()}".encode()).hexdigest()
         names = names_of(lab, plan.labels)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ailab import root_folders
 from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
@@ -82,14 +83,29 @@ class MachinePaths:
         return self.home / "tools"
 
     @property
+    def locks(self) -> Path:
+        """The locks of what labs share: who can open one can hold it, so only the account may enter the folder."""
+        return self.home / "locks"
+
+    @property
+    def account_home(self) -> Path:
+        """The home of a system account that root has made."""
+        return self.home / "home"
+
+    @property
     def image(self) -> Path:
         """Says that this is the inside of an image, and of which: nothing in it is built or changed."""
         return self.home / "image.json"
 
     @property
     def account_folders(self) -> tuple[Path, ...]:
-        """What the lab's account writes; the rest belongs to the launcher."""
-        return (self.cache, self.pythons, self.generations, self.labs, self.wheels, self.tools)
+        """What the lab's account writes, with `private_folders`; the rest belongs to the launcher."""
+        return (self.pythons, self.generations, self.wheels, self.tools)
+
+    @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """Those that only the account may enter. In uv's cache each package has a lock that everybody may write."""
+        return (self.cache, self.labs, self.locks)
 
 
 @dataclass(frozen=True)
@@ -228,7 +244,7 @@ class LabPaths:
         return (self.state, self.tasks, self.secrets, self.hub, self.environment)
 
 
-def lab_account(environ: Mapping[str, str]) -> str:
+def account_name(environ: Mapping[str, str]) -> str:
     """Return the name of the system account of a lab that root starts: `AILAB_ACCOUNT`, else `ailab`."""
     return environ.get("AILAB_ACCOUNT") or "ailab"
 
@@ -245,7 +261,7 @@ def person() -> str:
     """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
     name = os.environ.get("SUDO_USER") or account_name()
     plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
-    return name if plain and name not in ("root", lab_account(os.environ)) and len(name) <= 32 else "admin"
+    return name if plain and name not in ("root", account_name(os.environ)) and len(name) <= 32 else "admin"
 
 
 def private_folder(path: Path) -> Path:
@@ -258,6 +274,16 @@ def private_folder(path: Path) -> Path:
             remedy=_("Remove it, or run as the account that owns it."),
         )
     if stat.S_IMODE(seen.st_mode) != 0o700:
+        path.chmod(0o700)
+    return path
+
+
+def closed_folder(path: Path) -> Path:
+    """Make `path` as a folder that only we can enter; one that is a link, as to a larger disk, is closed where it leads
+    to, and another's is left as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seen = path.stat()
+    if seen.st_uid == os.geteuid() and stat.S_IMODE(seen.st_mode) != 0o700:
         path.chmod(0o700)
     return path
 
@@ -287,11 +313,16 @@ def locate_lab(named: Path | None, start: Path, environ: Mapping[str, str]) -> P
                 _("There is no lab in {path}: it has no lab.toml.").format(path=named),
                 remedy=_("Make one: ailab init {path}").format(path=named),
             )
-        return named.resolve()
+        return real_path(named)
     found = find_lab(start) or find_lab(default_lab(environ))
     if found is None:
         raise NotFound(
             _("There is no lab here: no lab.toml in {path} or above it.").format(path=start),
             remedy=_("Make one and start it: ailab up; or name one: --lab DIR"),
         )
-    return found.resolve()
+    return real_path(found)
+
+
+def real_path(path: Path) -> Path:
+    """`path` with all links followed; for root only those that are root's own."""
+    return root_folders.real_path(path) if os.geteuid() == 0 else path.resolve()

@@ -68,13 +68,13 @@ def parse_as(model: type[Model], path: Path, text: str) -> Model:
 def read_text(path: Path) -> str:
     """The text of a file that a person writes. Raises `SettingsError`."""
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            remedy = _("Is this really a {name}?").format(name=path.name)
-            raise SettingsError(path, 0, "", _("The file is larger than 1 MiB."), remedy)
-        data = path.read_bytes()
+        data = files.read_regular(path, most=_LARGEST_FILE)
     except OSError as error:
         problem = _("It cannot be read: {reason}.").format(reason=error.strerror)
         raise SettingsError(path, 0, "", problem, _("Check that the file exists and that you may read it.")) from None
+    if len(data) > _LARGEST_FILE:
+        remedy = _("Is this really a {name}?").format(name=path.name)
+        raise SettingsError(path, 0, "", _("The file is larger than 1 MiB."), remedy)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,7 +120,7 @@ def line_of(text: str, location: tuple[str | int, ...]) -> int:
 
 def refusal_at(path: Path, location: tuple[str, ...], error: UsageError) -> SettingsError:
     """`error`, found out only later, with its place in the lab.toml at `path`."""
-    line = line_of(path.read_text(encoding="utf-8-sig", errors="replace"), location)
+    line = line_of(read_text(path), location)
     return SettingsError(path, line, ".".join(location), error.message, error.remedy)
 
 

@@ -19,8 +19,10 @@ import pytest
 from conftest import free_port, reachable_folder
 from patients import a_lab, as_nobody, facts_of, severities
 
+from ailab import files
 from ailab.doctor import leftovers, permissions, processes, redaction, report, table
 from ailab.doctor.findings import Severity
+from ailab.environments.halves import lock_of
 from ailab.errors import AilabError
 from ailab.paths import LabPaths
 from ailab.runtimes.base import TaskSpec
@@ -192,8 +194,8 @@ def test_builds_that_were_killed(tmp_path: Path) -> None:
         (folder / "lib").mkdir(parents=True)
     (complete / "generation.json").write_text("{}")
     facts = facts_of(tmp_path)
-    with (generations / ".building.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    (tmp_path / "locks").mkdir(mode=0o700)
+    with files.locked(lock_of(building)):
         (found,) = leftovers.builds(facts)
         assert found.severity == WARNING and found.remedy == f"rm -r {killed}" and found.fix is not None
         found.fix.do()

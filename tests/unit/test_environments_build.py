@@ -18,6 +18,7 @@ from ailab import files
 from ailab.environments import generations, interpreters, kernel, lock
 from ailab.environments.bytecode import compile_bytecode
 from ailab.environments.generations import Generation, Generations
+from ailab.environments.halves import bytecode_lock, lock_of
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
 from ailab.environments.uv_errors import DiskFull
@@ -160,12 +161,12 @@ def test_building_again_and_compiling_keep_out_of_each_other_s_way(machine: Mach
     """A compiler makes a folder that was moved away again, for the .pyc that it was about to write."""
     one = Path(build_light(machine, lab, "cycler").folder)
     with ThreadPoolExecutor() as pool:
-        with files.locked(generations.bytecode_lock(one)):
+        with files.locked(bytecode_lock(one)):
             compile_bytecode(one)
             assert not (one / ".compiled").exists(), "another has it in hand"
             before = one.stat().st_ino
             again = pool.submit(build_light, machine, lab, "cycler", again=True)
-            wait_for(lambda: files.is_locked(machine.generations / f".{one.name}.lock"), timeout=20, what="the build")
+            wait_for(lambda: files.is_locked(lock_of(one)), timeout=20, what="the build")
             with pytest.raises(TimeoutError):
                 again.result(timeout=1)
             assert one.stat().st_ino == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import shutil
@@ -13,10 +12,12 @@ from pathlib import Path
 import pytest
 from test_environments_build import build_light
 
+from ailab import files
 from ailab.cli import env_generations
 from ailab.environments import collection
 from ailab.environments.collection import Kept, Pins, collect
 from ailab.environments.generations import Generation, Generations
+from ailab.environments.halves import lock_of
 from ailab.environments.labs import KnownLab, Labs
 from ailab.environments.uv import Uv
 from ailab.environments.verification import verify
@@ -150,8 +151,7 @@ def test_a_dry_run_changes_nothing(machine: MachinePaths, lab: LabPaths, three: 
 
 def test_one_that_is_being_built_anew_stays(machine: MachinePaths, lab: LabPaths, three: list[Generation]) -> None:
     one = three[0]
-    with (machine.generations / f".{one.id}.lock").open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with files.locked(lock_of(Path(one.folder))):
         done = collect(machine, Generations(machine, lab))
     assert (one.id, "building") in kept(done) and one.id not in gone(done)
     assert verify(one).ok

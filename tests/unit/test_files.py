@@ -16,6 +16,7 @@ from ailab.waiting import wait_for
 
 HOLD = """
 import os, sys, fcntl
+os.umask(0o077)
 held = open(sys.argv[1], "w")
 fcntl.flock(held, fcntl.LOCK_EX)
 held.write(str(os.getpid())); held.flush()

@@ -15,7 +15,7 @@ from typing import Protocol
 from ailab import command, files
 from ailab.errors import AilabError
 from ailab.i18n import _
-from ailab.paths import MachinePaths
+from ailab.paths import MachinePaths, private_folder
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements"
 # The tools that are Python packages; Node is one for machines that have none.
@@ -24,6 +24,7 @@ PYTHON_TOOLS = ("tensorboard.txt", "node.txt")
 MLFLOW = "mlflow.txt"
 OLDEST_NODE = 20
 INSTALL_SECONDS = 900.0
+_LONGEST_PATH = 4096
 # The mark of a proxy folder whose node_modules are whole.
 _MODULES = ".modules"
 
@@ -89,7 +90,7 @@ def _wheel_node(machine: MachinePaths) -> Path | None:
 def find(machine: MachinePaths) -> Tools:
     """Where the tools are. Asks nothing of the machine but whether files exist."""
     folder = proxy_folder(machine)
-    node = Path((folder / "node").read_text().strip())
+    node = Path(files.read_regular(folder / "node", most=_LONGEST_PATH).decode().strip())
     script = folder / "node_modules" / "configurable-http-proxy" / "bin" / "configurable-http-proxy"
     return Tools(node, script, tensorboard_folder(machine) / "bin" / "python")
 
@@ -103,7 +104,7 @@ def missing(machine: MachinePaths) -> bool:
 def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str]) -> Tools:
     """Install what is missing. A half-installed tool has no mark and is made anew. `environment` is npm's."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with files.locked(machine.tools / ".lock"):
+    with files.locked(private_folder(machine.locks) / "tools.lock", timeout=files.BUILD_SECONDS):
         node = system_node()
         if node is None:
             _environment(node_folder(machine), "node.txt", uv)
@@ -117,7 +118,7 @@ def install(machine: MachinePaths, uv: Installer, environment: Mapping[str, str]
 def install_mlflow(machine: MachinePaths, uv: Installer) -> None:
     """Install MLflow's server, which nothing of the lab waits for."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with files.locked(machine.tools / ".mlflow.lock"):
+    with files.locked(private_folder(machine.locks) / "mlflow.lock", timeout=files.BUILD_SECONDS):
         _environment(mlflow_folder(machine), MLFLOW, uv)
 
 
@@ -136,6 +137,8 @@ def _environment(folder: Path, requirements: str, uv: Installer) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     uv.run("venv", "--quiet", "--python", own_python(), folder)
+    # uv's own lock: made by uv, it would be everybody's to open.
+    os.close(files.open_lock(folder / ".lock"))
     uv.sync(folder / "bin/python", REQUIREMENTS / requirements, "--compile-bytecode")
     (folder / ".done").touch()
 
@@ -156,7 +159,7 @@ def proxy_modules(machine: MachinePaths) -> Path:
 def place_proxy_modules(machine: MachinePaths, modules: Path) -> None:
     """Use `modules`, as `proxy_modules` has them on another machine; they are moved."""
     machine.tools.mkdir(parents=True, exist_ok=True)
-    with files.locked(machine.tools / ".lock"):
+    with files.locked(private_folder(machine.locks) / "tools.lock", timeout=files.BUILD_SECONDS):
         folder = proxy_folder(machine)
         if (folder / _MODULES).exists():
             return

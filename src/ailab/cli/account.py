@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ailab import command
+from ailab import command, root_folders
 from ailab.engine import socket_path
-from ailab.errors import AilabError, UsageError
+from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths, lab_account
+from ailab.lab_account import account_of, reading
+from ailab.paths import LabPaths, MachinePaths, account_name
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
 
 # Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
-_LABS_OWN = ("lab.toml", "lab.lock", "notebooks", "models", "logs", ".ailab")
+_SETTINGS = ("lab.toml", "lab.lock")
+_LABS_OWN = (*_SETTINGS, "notebooks", "models", "logs", ".ailab")
 _TOO_SHALLOW = 2
-
-
-def account_of(lab: Path) -> pwd.struct_passwd | None:
-    """The account that a lab belongs to already: who owns its state, if that is not root."""
-    state = LabPaths(lab).state
-    if not state.exists() or state.stat().st_uid == 0:
-        return None
-    try:
-        return pwd.getpwuid(state.stat().st_uid)
-    except KeyError:
-        return None
 
 
 def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
     """What only root can do before the lab's account takes over: the account itself, and its folders."""
     refuse_system_folder(lab)
     account = account_of(lab) or _ensure_account(machine)
-    lab.mkdir(parents=True, exist_ok=True)
     prepare_machine(machine, account)
-    os.chown(lab, account.pw_uid, account.pw_gid)
-    lab.chmod(stat.S_IMODE(lab.stat().st_mode) | 0o700)
-    for name in _LABS_OWN:
-        _hand_over(lab / name, account)
-    for folder in (lab, machine.home):
-        closed = closed_to(folder, account)
+    with root_folders.opened(lab, make=True) as folder:
+        os.fchown(folder, account.pw_uid, account.pw_gid)
+        os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | 0o700)
+        root_folders.hand_over(folder, _LABS_OWN, account)
+    for place in (lab, machine.home):
+        closed = closed_to(place, account)
         if closed is not None:
             raise AilabError(
                 _("The lab's account {account} cannot enter {folder} (mode {mode:o}).").format(
@@ -57,12 +48,57 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
     return account
 
 
+def hand_over_settings(lab: Path) -> None:
+    """Give lab.toml and lab.lock, which root may have edited, to the account of a lab that has one: they are read with
+    its rights."""
+    account = account_of(lab)
+    if account is not None:
+        with root_folders.opened(lab) as folder:
+            root_folders.hand_over(folder, _SETTINGS, account)
+
+
 def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
-    """AILAB_HOME's folders, those that the account writes being its own."""
-    _let_through(machine.home)
-    for folder in (*machine.account_folders, _home(machine)):
-        folder.mkdir(parents=True, exist_ok=True)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+    """AILAB_HOME's folders, those that the account writes being its own. Others may pass through it."""
+    with root_folders.opened(machine.home, make=True) as home:
+        seen = os.fstat(home)
+        if seen.st_uid != 0:
+            raise _another_home(machine.home, seen.st_uid, account)
+        os.fchmod(home, stat.S_IMODE(seen.st_mode) & ~0o022 | 0o755)
+    private = (*machine.private_folders, machine.account_home)
+    for folder in (*machine.account_folders, *private):
+        with root_folders.opened(folder, make=True) as inside:
+            owner = os.fstat(inside).st_uid
+            if owner not in (0, account.pw_uid):
+                raise _another_home(folder, owner, account)
+            os.fchown(inside, account.pw_uid, account.pw_gid)
+            if folder in private:
+                os.fchmod(inside, 0o700)
+
+
+def _another_home(folder: Path, owner: int, account: pwd.struct_passwd) -> Conflict:
+    """Labs that share AILAB_HOME run what is in it, so it is never given from one account to another."""
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = str(owner)
+    return Conflict(
+        _("{folder} belongs to the account {owner}, and the lab to {account}.").format(
+            folder=folder, owner=name, account=account.pw_name
+        ),
+        remedy=_("Run ailab as {account}, or set AILAB_HOME to a folder for the labs of that account.").format(
+            account=account.pw_name
+        ),
+    )
+
+
+def machine_account(machine: MachinePaths) -> pwd.struct_passwd | None:
+    """The account whose labs share AILAB_HOME; None where it is root's, or there is none yet."""
+    for folder in (*machine.account_folders, *machine.private_folders):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, KeyError):
+            owner = folder.stat().st_uid
+            if owner != 0:
+                return pwd.getpwuid(owner)
+    return None
 
 
 def become(account: pwd.struct_passwd, machine: MachinePaths, *, engine: bool = False) -> None:
@@ -70,7 +106,7 @@ def become(account: pwd.struct_passwd, machine: MachinePaths, *, engine: bool = 
 
     With `engine`, the account keeps the group that may use the container engine: for this process and what it starts.
     """
-    home = _home(machine)
+    home = machine.account_home
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     os.setgroups([*groups, *(_engine_groups() if engine else ())])
     os.setgid(account.pw_gid)
@@ -96,10 +132,6 @@ def _engine_groups() -> list[int]:
     return [group] if group else []
 
 
-def _home(machine: MachinePaths) -> Path:
-    return machine.home / "home"
-
-
 def refuse_system_folder(lab: Path) -> None:
     """A lab's folder changes hands: never one that holds more than a lab."""
     if len(lab.parts) <= _TOO_SHALLOW or lab == Path.home():
@@ -110,34 +142,18 @@ def refuse_system_folder(lab: Path) -> None:
 
 
 def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
-    name = lab_account(os.environ)
+    name = account_name(os.environ)
     try:
         return pwd.getpwnam(name)
     except KeyError:
         pass
-    words: list[str | Path] = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", _home(machine)]
+    words = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
     try:
-        command.run([*words, "--shell", "/usr/sbin/nologin", name], timeout=30)
+        command.run([*words, "--home-dir", machine.account_home, name], timeout=30)
     except command.CommandFailed as error:
         error.remedy = _("Make a system account named {account} by hand and start again.").format(account=name)
         raise
     return pwd.getpwnam(name)
-
-
-def _let_through(folder: Path) -> None:
-    """AILAB_HOME is ours: others may pass through it (its folders have modes of their own)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o755)
-
-
-def _hand_over(path: Path, account: pwd.struct_passwd) -> None:
-    """Give what root made at or below `path` to the account, links not followed."""
-    for entry in (path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())):
-        try:
-            if entry.lstat().st_uid == 0:
-                os.chown(entry, account.pw_uid, account.pw_gid, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
 
 
 def closed_to(path: Path, account: pwd.struct_passwd) -> Path | None:
@@ -168,9 +184,7 @@ def stage_interpreter(settings: Settings, machine: MachinePaths, account: pwd.st
 
     section = settings.environment
     stack = load_stack(section.stack, settings.stacks)
-    staged = interpreters.stage(stack, section.python, Uv(machine, settings.mirrors), account)
-    if staged is not None:
-        _hand_over(staged.parent.parent, account)
+    interpreters.stage(stack, section.python, Uv(machine, settings.mirrors), account)
 
 
 def refuse_unreadable_stacks(settings: Settings, account: pwd.struct_passwd) -> None:
@@ -192,4 +206,5 @@ def settings_of(lab: Path) -> Settings:
     from ailab.settings_file import load_settings
 
     file = LabPaths(lab).settings
-    return load_settings(file) if file.exists() else Settings()
+    with reading(lab):
+        return load_settings(file) if file.exists() else Settings()

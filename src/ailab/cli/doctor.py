@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from ailab.cli import account, invocation, labs
 from ailab.cli.output import as_typed, note, print_json, say, step, table
 from ailab.errors import AilabError, Conflict, NotFound, UsageError
 from ailab.i18n import _
+from ailab.lab_account import account_of, acting_as
 from ailab.paths import MachinePaths, locate_lab
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ def _lab() -> Path | None:
         root = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
     except NotFound:
         return None
-    owner = account.account_of(root) if os.geteuid() == 0 else None
+    owner = account_of(root) if os.geteuid() == 0 else None
     if owner is not None:
         account.become(owner, MachinePaths.from_environment(os.environ), engine=True)
     with contextlib.suppress(AilabError):  # one of the findings
@@ -86,12 +89,21 @@ def _mend(results: tuple[Result, ...], *, ask: bool) -> list[str]:
         if finding.fix is None or (ask and not _agreed(finding, finding.fix)):
             continue
         try:
-            finding.fix.do()
+            with _owner_of_machine():
+                finding.fix.do()
         except OSError as refused:
             note(_("This did not work: {what}: {reason}").format(what=finding.fix.what, reason=refused.strerror))
         else:
             done.append(finding.fix.what)
     return done
+
+
+@contextmanager
+def _owner_of_machine() -> Iterator[None]:
+    """As root still, where the lab has no account yet: within, what AILAB_HOME's labs have is changed as theirs."""
+    owner = account.machine_account(MachinePaths.from_environment(os.environ)) if os.geteuid() == 0 else None
+    with acting_as(owner) if owner is not None else contextlib.nullcontext():
+        yield
 
 
 def _agreed(finding: Finding, fix: Fix) -> bool:

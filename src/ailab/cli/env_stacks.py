@@ -12,6 +12,7 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note, print_json, say, step, table
 from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
+from ailab.lab_account import account_of, reading
 from ailab.paths import LabPaths, MachinePaths, locate_lab
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _lab_and_settings() -> tuple[Path | None, Settings]:
         lab = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
     except NotFound:
         return None, Settings()
-    return lab, load_settings(LabPaths(lab).settings)
+    with reading(lab):
+        return lab, load_settings(LabPaths(lab).settings)
 
 
 def try_(
@@ -132,16 +134,19 @@ def try_(
 
 
 def _machine(lab: Path | None) -> MachinePaths:
-    """Where to build: as root, as the lab's account where there is one. Root's own files would be in its way."""
+    """Where to build: as root, as the account whose labs keep their downloads there. Where there is none, root builds
+    in AILAB_HOME, of which nothing is another account's."""
     machine = MachinePaths.from_environment(os.environ)
-    owner = account.account_of(lab) if lab is not None and os.geteuid() == 0 else None
-    if owner is not None:
-        account.become(owner, machine)
-    elif os.geteuid() == 0 and "AILAB_HOME" not in os.environ:
-        raise UsageError(
-            _("As root a stack is not tried where labs keep their downloads."),
-            remedy=_("Do it as another account, or set AILAB_HOME to a folder for it."),
-        )
+    if os.geteuid() == 0:
+        owner = (account_of(lab) if lab is not None else None) or account.machine_account(machine)
+        if owner is not None:
+            account.prepare_machine(machine, owner)
+            account.become(owner, machine)
+        elif "AILAB_HOME" not in os.environ:
+            raise UsageError(
+                _("As root a stack is not tried where labs keep their downloads."),
+                remedy=_("Do it as another account, or set AILAB_HOME to a folder for it."),
+            )
     return machine
 
 

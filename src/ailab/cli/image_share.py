@@ -13,6 +13,7 @@ from ailab.cli.output import human_size, print_json, say, step, table
 from ailab.cli.person_files import a_file, new_file
 from ailab.errors import AilabError
 from ailab.i18n import _
+from ailab.lab_account import reading
 
 if TYPE_CHECKING:
     from ailab.images.shelf import Shelved
@@ -89,7 +90,9 @@ def push(
     from ailab.paths import LabPaths
     from ailab.settings_file import load_settings
 
-    settings = load_settings(LabPaths(labs.located()).settings)
+    root = labs.located()
+    with reading(root):
+        settings = load_settings(LabPaths(root).settings)
     wanted = sharing.push_name(settings, name)
     # What docker login has kept is the person's, whom we no longer are once root is given up.
     login = registry.login(wanted.registry, os.environ)
@@ -133,7 +136,9 @@ def _mirrors() -> MirrorsSection:
     from ailab.settings_file import load_settings
 
     try:
-        return load_settings(LabPaths(labs.located()).settings).mirrors
+        root = labs.located()
+        with reading(root):
+            return load_settings(LabPaths(root).settings).mirrors
     except AilabError:
         return MirrorsSection()
 

@@ -10,7 +10,8 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
-from ailab.paths import LabPaths, MachinePaths, default_lab, find_lab, locate_lab
+from ailab.lab_account import account_of, reading
+from ailab.paths import LabPaths, MachinePaths, default_lab, find_lab, locate_lab, real_path
 
 if TYPE_CHECKING:
     from ailab.lab import Lab
@@ -23,7 +24,7 @@ def open_lab(*, engine: bool = False) -> Lab:
     that gave the command."""
     root = located()
     if os.geteuid() == 0:
-        owner = account.account_of(root)
+        owner = account_of(root)
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
         machine = MachinePaths.from_environment(os.environ)
@@ -47,9 +48,14 @@ def opened(root: Path) -> Lab:
 def folder_for_up() -> Path:
     """Where `up` works: the lab named or found, else the default place, which need not exist yet."""
     named = invocation.current.lab
-    if named is not None:
-        return named.resolve()
-    return (find_lab(Path.cwd()) or default_lab(os.environ)).resolve()
+    return real_path(named or find_lab(Path.cwd()) or default_lab(os.environ))
+
+
+def take_over_settings() -> None:
+    """As root: give the lab's account what root has edited of its settings, which are read with its rights."""
+    root = folder_for_up()
+    if os.geteuid() == 0 and root.exists():
+        account.hand_over_settings(root)
 
 
 def enter(root: Path, *, engine: bool = False) -> None:
@@ -58,8 +64,9 @@ def enter(root: Path, *, engine: bool = False) -> None:
     machine = MachinePaths.from_environment(os.environ)
     if os.geteuid() == 0:
         owner = account.prepare(root, machine)
-        settings = account.settings_of(root)
-        account.refuse_unreadable_stacks(settings, owner)
+        with reading(root):
+            settings = account.settings_of(root)
+            account.refuse_unreadable_stacks(settings, owner)
         account.stage_interpreter(settings, machine, owner)
         account.become(owner, machine, engine=engine or _has_containers(root))
     else:

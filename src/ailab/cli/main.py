@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from ailab import __version__
+from ailab import __version__, files
 from ailab.cli import invocation
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
@@ -86,6 +86,7 @@ def run(argv: list[str]) -> int:
     """Run one command; its exit status."""
     try:
         rest = invocation.take_global_options(argv)
+        files.tell_waits(note)
         if invocation.current.version:
             print(f"ailab {__version__}")
             return 0
@@ -150,7 +151,9 @@ def _bug(error: Exception) -> AilabError:
     trace = "".join(traceback.format_exception(error))
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"ailab-error-{os.getpid()}.log"  # noqa: S108  a name of our own
     try:
-        with log.open("x", encoding="utf-8") as sink:
+        # Of a name of our own in a folder that all may write; with what the error carried.
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as sink:
             sink.write(f"{datetime.now(UTC).isoformat()} ailab {__version__} {sys.argv[1:2]}\n{trace}")
     except OSError:
         log = Path(os.devnull)

@@ -13,6 +13,7 @@ from ailab.cli import image_share, labs
 from ailab.cli.foreground import ends_with_us, stay, told_to_end
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
+from ailab.lab_account import reading
 from ailab.paths import LabPaths, MachinePaths, account_name, person
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def up(
 ) -> None:
     carried = of_registry(image) if image else None
     who = person()
+    labs.take_over_settings()
     holder = port_holder(port)
     base = image_base()
     if not foreground:
@@ -89,7 +91,8 @@ def port_holder(port: int | None) -> str:
     if os.geteuid() != 0:
         return ""
     file = LabPaths(labs.folder_for_up()).settings
-    wanted = port or (load_settings(file).access.port if file.exists() else Settings().access.port)
+    with reading(file.parent):
+        wanted = port or (load_settings(file).access.port if file.exists() else Settings().access.port)
     return ports.holder(wanted)
 
 
@@ -110,9 +113,10 @@ def image_base() -> Base | None:
     root = labs.folder_for_up()
     if not LabPaths(root).settings.exists():
         return None
-    lab = Lab.open(root)
-    if not uses_engine(lab.settings.lab.runtime) or provision.given_environment(lab) is not None:
-        return None
+    with reading(root):
+        lab = Lab.open(root)
+        if not uses_engine(lab.settings.lab.runtime) or provision.given_environment(lab) is not None:
+            return None
     return bases.ensure(root, step)
 
 
@@ -127,7 +131,8 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
         return _of_image()
     root = labs.folder_for_up()
     if LabPaths(root).settings.exists():
-        provision.lab_stack(Lab.open(root))
+        with reading(root):
+            provision.lab_stack(Lab.open(root))
     before = account_name()
     labs.enter(root, engine=carried is not None)
     if account_name() != before:

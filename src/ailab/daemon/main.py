@@ -54,7 +54,7 @@ def hold(path: Path) -> bool:
 
     A bare descriptor, which nothing closes: a lock that went with an object would be free before the process is gone.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = files.open_lock(path)
     if not files.try_lock(descriptor):
         os.close(descriptor)
         return False

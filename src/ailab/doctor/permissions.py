@@ -20,7 +20,8 @@ _FOLDER, _FILE = 0o700, 0o600
 
 def machine_folders(facts: Facts) -> Iterator[Finding]:
     """Whether this account can write where environments and tools are kept."""
-    closed = [folder for folder in facts.machine.account_folders if not os.access(existing(folder), os.W_OK | os.X_OK)]
+    folders = (*facts.machine.account_folders, *facts.machine.private_folders)
+    closed = [folder for folder in folders if not os.access(existing(folder), os.W_OK | os.X_OK)]
     for folder in closed:
         yield error(
             _("This account may not write to {folder}.").format(folder=folder),

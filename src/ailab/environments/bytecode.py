@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ailab import command, files
 from ailab.environments import installed
-from ailab.environments.generations import Generation, bytecode_lock
+from ailab.environments.generations import Generation
+from ailab.environments.halves import bytecode_lock
+from ailab.paths import MachinePaths, private_folder
 
 COMPILE_SECONDS = 1800.0
 _DONE = ".compiled"
@@ -30,6 +32,7 @@ def note_compiled(generation: Path) -> None:
 def compile_bytecode(generation: Path) -> None:
     """Give every module of the generation its .pyc. Does nothing where that has been done, or the generation is being
     built anew."""
+    private_folder(MachinePaths(generation.parent.parent).locks)
     with files.locked_if_free(bytecode_lock(generation)) as ours:
         if ours and generation.exists() and not (generation / _DONE).exists():
             _compile(generation)

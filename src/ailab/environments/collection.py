@@ -13,7 +13,7 @@ from typing import Any
 
 from ailab import files
 from ailab.environments.generations import Generation, Generations
-from ailab.environments.halves import remove_halves
+from ailab.environments.halves import lock_of, remove_halves
 from ailab.environments.labs import KnownLab, Labs
 from ailab.environments.uv import Uv
 from ailab.events import now
@@ -176,7 +176,7 @@ def _read(process: Path) -> Iterator[bytes]:
 def _move_away(machine: MachinePaths, generation: Generation) -> bool:
     """Rename it out of sight; not one that is being built anew at this moment."""
     folder = Path(generation.folder)
-    with files.locked_if_free(folder.with_name(f".{folder.name}.lock")) as free:
+    with files.locked_if_free(lock_of(folder)) as free:
         if free:
             gone = machine.generations / f"{_GONE}{folder.name}"
             shutil.rmtree(gone, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 from ailab import files
 from ailab.environments import builds, cuda, installed
 from ailab.environments.halves import COMPLETE as _COMPLETE
-from ailab.environments.halves import remove_halves
+from ailab.environments.halves import bytecode_lock, lock_of, remove_halves
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.labs import Labs
 from ailab.environments.lock import Lock
@@ -26,13 +27,14 @@ from ailab.environments.uv_errors import disk_full
 from ailab.errors import NotFound
 from ailab.events import now
 from ailab.i18n import _
-from ailab.paths import LabPaths, MachinePaths
+from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.stacks import Stack
 
 _ROLLBACK = "rollback"
 BY_HAND = ("use", _ROLLBACK)
 # About what an environment takes when nothing of it is in the cache: TensorFlow's, the largest.
 NEEDED_MB = 2000
+_LARGEST_RECORD = 16 * 1024 * 1024
 # Of a generation that is the same whenever it is made.
 _NO_TIME = "2020-01-01T00:00:00+00:00"
 _FILES_SHOWN = 2
@@ -98,7 +100,8 @@ class Generations:
 
     def _read(self, folder: Path) -> Generation | None:
         try:
-            return Generation(**json.loads((folder / _COMPLETE).read_text(encoding="utf-8")), folder=str(folder))
+            text = files.read_regular(folder / _COMPLETE, most=_LARGEST_RECORD)
+            return Generation(**json.loads(text), folder=str(folder))
         except (OSError, ValueError, TypeError):
             return None
 
@@ -121,7 +124,8 @@ class Generations:
         name = generation_id(stack, lock, interpreter)
         folder = self._machine.generations / name
         self._machine.generations.mkdir(parents=True, exist_ok=True)
-        with files.locked(self._machine.generations / f".{name}.lock") as held:
+        private_folder(self._machine.locks)
+        with files.locked(lock_of(folder), timeout=files.BUILD_SECONDS, tell=tell) as held:
             _bring_back(folder)
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:
@@ -129,7 +133,7 @@ class Generations:
             remove_halves(self._machine.generations)
             if again and found is not None:
                 _forget_changed(found, uv)
-            with files.locked(_compiling(folder, tell)), _aside(folder):
+            with files.locked(_compiling(folder, tell), timeout=files.BUILD_SECONDS, tell=tell), _aside(folder):
                 _install(folder, stack, lock, interpreter, uv, tell, held)
                 return self._complete(folder, name, stack, lock, interpreter), True
 
@@ -237,12 +241,6 @@ def _forget_changed(damaged: Generation, uv: Uv) -> None:
         uv.run("cache", "clean", "--quiet", *packages)
 
 
-def bytecode_lock(folder: Path) -> Path:
-    """The lock that is held while the bytecode of the generation at `folder` is compiled, or its folder replaced: the
-    compiler would make the old folder again, for the .pyc that it was about to write."""
-    return folder.with_name(f".{folder.name}.bytecode.lock")
-
-
 def _compiling(folder: Path, tell: Callable[[str], None]) -> Path:
     if files.is_locked(bytecode_lock(folder)):
         tell(_("waiting until its bytecode is compiled"))
@@ -293,6 +291,8 @@ def _install(
     with_cuda = cuda.is_among(stack, {package.name for package in lock.packages})
     needed = NEEDED_MB + (cuda.NEEDED_MB if with_cuda else 0)
     python = folder / "bin" / "python"
+    # uv's own lock: made by uv, it would be everybody's to open.
+    os.close(files.open_lock(folder / ".lock"))
     told = Downloads(tell).read
     with files.work_folder(uv.machine.work) as work:
         config = builds.settings(stack, lock, work / "uv.toml")

@@ -7,19 +7,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ailab import files
+from ailab.paths import MachinePaths, private_folder
 
 COMPLETE = "generation.json"
 
 
 def find_halves(generations: Path) -> tuple[Path, ...]:
     """The folders of builds that were killed. Makes nothing: safe for an account that may only read."""
-    return tuple(folder for folder in _incomplete(generations) if not files.is_locked(_lock_of(folder)))
+    return tuple(folder for folder in _incomplete(generations) if not _is_built(folder))
+
+
+def _is_built(folder: Path) -> bool:
+    """Whether somebody builds it now; taken for granted by an account that may not see the lock."""
+    try:
+        return files.is_locked(lock_of(folder))
+    except PermissionError:
+        return True
 
 
 def remove_halves(generations: Path) -> None:
     """Remove what killed builds left behind, each under its lock, so that no new builder is in the way."""
+    private_folder(MachinePaths(generations.parent).locks)
     for folder in _incomplete(generations):
-        with files.locked_if_free(_lock_of(folder)) as free:
+        with files.locked_if_free(lock_of(folder)) as free:
             if free:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -30,5 +40,16 @@ def _incomplete(generations: Path) -> Iterator[Path]:
             yield folder
 
 
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.lock")
+def lock_of(folder: Path) -> Path:
+    """The lock of who builds or removes the generation at `folder`."""
+    return _locks(folder) / f"generation-{folder.name}.lock"
+
+
+def bytecode_lock(folder: Path) -> Path:
+    """The lock that is held while the bytecode of the generation at `folder` is compiled, or its folder replaced: the
+    compiler would make the old folder again, for the .pyc that it was about to write."""
+    return _locks(folder) / f"generation-{folder.name}.bytecode.lock"
+
+
+def _locks(folder: Path) -> Path:
+    return MachinePaths(folder.parent.parent).locks

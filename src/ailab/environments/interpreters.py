@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ailab import command
+from ailab import command, root_folders
 from ailab.environments import portable
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
@@ -209,13 +209,14 @@ def _runs_for(account: pwd.struct_passwd, program: Path) -> bool:
     )
     words = [sys.executable, "-I", "-c", become, str(account.pw_gid), str(account.pw_uid), str(program)]
     try:
-        return command.run(words, timeout=20, check=False).status == 0
+        # The account's own program sees nothing of root's environment.
+        return command.run(words, timeout=20, env={"PATH": os.defpath}, check=False).status == 0
     except command.CommandFailed:
         return False
 
 
 def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None:
-    """Copy a whole interpreter to where the account can run it.
+    """Copy a whole interpreter to where the account can run it, and give it to the account.
 
     Made in AILAB_HOME, which only root writes, and moved from there in one step: the account can plant no link.
     """
@@ -226,7 +227,10 @@ def _copy(found: Interpreter, uv: Uv, account: pwd.struct_passwd) -> Path | None
         placed = unfinished / "python"
         portable.copy(found.program, placed)
         placed.chmod(0o755)
-        if target.exists():
+        # Here, where nobody else can enter: in the account's folder it could put something else in its place.
+        with root_folders.opened(unfinished) as folder:
+            root_folders.hand_over(folder, ("python",), account, most=sys.maxsize)
+        if os.path.lexists(target):
             target.rename(unfinished / "old")
         placed.rename(target)
     finally:

@@ -53,7 +53,7 @@ class Journal:
         """Be the one who changes the lab; False at once without `wait` where another is at it."""
         lock = self._lab.environment / "change.lock"
         if wait:
-            with files.locked(lock):
+            with files.locked(lock, timeout=files.BUILD_SECONDS):
                 yield True
         else:
             with files.locked_if_free(lock) as free:

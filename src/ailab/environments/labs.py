@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import files
-from ailab.paths import LabPaths, MachinePaths
+from ailab.paths import LabPaths, MachinePaths, private_folder
+
+# As long as it may take to see what every lab uses.
+_COLLECT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,11 @@ class Labs:
 
     def __init__(self, machine: MachinePaths) -> None:
         self._folder = machine.labs
+        self._locks = machine.locks
 
     def register(self, root: Path, generation: str) -> None:
         """Note that the lab at `root` uses `generation`."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self._folder)
         path = self._folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
         files.replace(path, json.dumps({"root": str(root), "generation": generation}))
 
@@ -61,8 +65,7 @@ class Labs:
 
     @contextmanager
     def _held(self, *, shared: bool) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(self._folder / ".lock", shared=shared):
+        with files.locked(private_folder(self._locks) / "labs.lock", shared=shared, timeout=_COLLECT_SECONDS):
             yield
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +21,7 @@ from ailab.i18n import _
 from ailab.stacks import CUDA_PLATFORM, Stack
 
 FORMAT = 1
+_LARGEST_FILE = 16 * 1024 * 1024
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?:\s*;\s*(.+?))?(?:\s*\\)?$")
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
@@ -66,7 +69,10 @@ def inputs_of(stack: Stack, asked: list[str]) -> str:
 def read_lock(path: Path) -> Lock | None:
     """The lock at `path`; None when there is none. Raises `UsageError` with the line for one that cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = files.read_regular(path, most=_LARGEST_FILE)
+        if len(data) > _LARGEST_FILE:
+            raise bad_lock(path, 0, os.strerror(errno.EFBIG))
+        text = data.decode("utf-8")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -8,10 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from ailab import command
+from ailab import command, files
 
 # Notes where a copy is from.
 ORIGIN = "copied-from"
+_LONGEST_NOTE = 8192
 _LEFT_OUT = (
     "test", "tests", "idlelib", "turtledemo", "*.opt-?.pyc", "*.a", "site-packages", "dist-packages",
     "EXTERNALLY-MANAGED", "sitecustomize.py",
@@ -66,8 +67,10 @@ def copy(program: Path, target: Path, *, libraries: bool = False, compiled: bool
 def origin(folder: Path) -> tuple[Path, str] | None:
     """Where the copy in `folder` was first copied from, which lab.toml may name, and its minor version; None for what
     is no copy."""
-    note = folder / ORIGIN
-    lines = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    try:
+        lines = files.read_regular(folder / ORIGIN, most=_LONGEST_NOTE).decode(errors="replace").splitlines()
+    except OSError:
+        return None
     return (Path(lines[0]), lines[1]) if len(lines) == 2 else None
 
 

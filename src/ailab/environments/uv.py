@@ -13,7 +13,7 @@ from ailab import command, downloads
 from ailab.environments.uv_errors import DiskFull, WrongHash, explain
 from ailab.errors import AilabError
 from ailab.i18n import _
-from ailab.paths import MachinePaths
+from ailab.paths import MachinePaths, closed_folder
 from ailab.settings import MirrorsSection
 
 INSTALL_SECONDS = 3600.0
@@ -101,6 +101,8 @@ class Uv:
     ) -> str:
         """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full, `source` where the
         packages come from when it is not the index, `config` uv's settings; `keep_open` as in `command.run`."""
+        # Each package in uv's cache has a lock that everybody may write who can enter.
+        closed_folder(self.machine.cache)
         variables = self.environment()
         if config is not None:
             del variables["UV_NO_CONFIG"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ailab import command, dpkg
 from ailab.engine import told
-from ailab.errors import AilabError, NotFound
+from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
 from ailab.images import shelf
 from ailab.images.dockerfile import EPOCH
@@ -39,6 +39,8 @@ NEEDED = (
 )
 _UNREAD = ("doc", "info", "locale", "man")
 _DIGEST_SHOWN = 12
+# mmdebstrap would take an option, too (a hook is a command that it runs as root), or a line with [trusted=yes].
+_MIRROR = re.compile(r"(https?|file)://[^\s\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ def bootstrap(client: DockerClient, mirror: str, tell: Callable[[str], None]) ->
 
     By mmdebstrap (https://manpages.debian.org/mmdebstrap), as root or in a user namespace.
     """
+    if mirror and not _MIRROR.fullmatch(mirror):
+        raise UsageError(
+            _("{mirror} is not the address of a Debian mirror.").format(mirror=mirror),
+            remedy=_('Write one in lab.toml: [mirrors] apt = "https://deb.debian.org/debian"'),
+        )
     program = shutil.which("mmdebstrap")
     if program is None:
         raise NotFound(

@@ -30,6 +30,8 @@ from ailab.paths import private_folder
 
 # What is younger is kept, whoever names it or not: its job may be about to be written down.
 YOUNG_SECONDS = 3600.0
+# As long as it may take to look through a large store.
+_STORE_SECONDS = 600.0
 _INDEX_SECONDS = 30 * 86400.0
 # Waits for the disk side by side share its journal's writes: 2000 files took 0.5 s so, and 13 s one after the other.
 _WAITING = 16
@@ -87,7 +89,8 @@ class CodeStore:
         """
         try:
             private_folder(self.root)
-            with files.locked(self.root / "lock", shared=True), files.work_folder(self.root / "work") as folder:
+            lock = files.locked(self.root / "lock", shared=True, timeout=_STORE_SECONDS)
+            with lock, files.work_folder(self.root / "work") as folder:
                 yield folder
         except OSError as error:
             raise AilabError(
@@ -196,7 +199,7 @@ def collect(store: CodeStore, keep: Collection[str], *, now: float | None = None
     being taken, or whose job is not written down yet, loses nothing. `now` is in seconds since the epoch."""
     limit = (time.time() if now is None else now) - YOUNG_SECONDS
     private_folder(store.root)
-    with files.locked(store.root / "lock"):
+    with files.locked(store.root / "lock", timeout=_STORE_SECONDS):
         named: set[str] = set()
         going: list[Path] = []
         for file in sorted(store.trees.glob("*.json")):
