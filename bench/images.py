@@ -137,8 +137,7 @@ class Bench:
         os.sync()
 
     def first_cell(self) -> dict[str, float]:
-        with work_folder(DISK) as folder:
-            return seconds_to_first_cell(self.client, self.image, folder)
+        return seconds_to_first_cell(self.client, self.image)
 
     def train_bare(self) -> float:
         """Samples a second of a process of this machine, by the generation that the image has, too."""

@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 import environments
 import psutil
+from first_cell import AtPort
 from rows import Row, show
 from typed import DISK, Ailab, kill_tree, plain_environment, tell, work_folder
 
-from ailab.access.hub_client import web_call
 from ailab.access.kernel_client import execute
 from ailab.access.secret_files import secret
 from ailab.environments.kernel import KERNEL_NAME, kernel_spec
@@ -66,22 +66,21 @@ class Peer:
 
     def start(self) -> float:
         """Seconds from the start of the process until the cell has run."""
-        web = ("127.0.0.1", free_port("127.0.0.1", 18400))
+        port = free_port("127.0.0.1", 18400)
+        server = AtPort("peer", Path(), secret(self.paths, "service-token"), port)
         started = time.perf_counter()
-        with self._server(web[1]) as process:
+        with self._server(port) as process:
 
             def kernel() -> str | None:
                 if process.poll() is not None:
                     sys.exit(f"jupyter lab ended:\n{(self.paths.root / 'log').read_text()}")
                 try:
-                    return str(
-                        web_call(self.paths, web, "POST", "/user/peer/api/kernels", {"name": KERNEL_NAME})[1]["id"]
-                    )
+                    return str(server.call("POST", "/api/kernels", {"name": KERNEL_NAME})[1]["id"])
                 except NotRunning:
                     return None
 
             made = wait_for(kernel, timeout=PEER_SECONDS, what="jupyter lab", last=0.05)
-            execute(self.paths, web, "peer", made, self.code)
+            execute(server, made, self.code)
             return time.perf_counter() - started
 
     @contextmanager

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ailab import files
 from ailab.client import Client
@@ -21,6 +21,9 @@ from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import private_folder
 from ailab.waiting import TimedOut, wait_for
+
+if TYPE_CHECKING:
+    from ailab.access.workspace_client import WorkspaceServer
 
 DAEMON_SECONDS = 30.0
 SERVICES_SECONDS = 90.0
@@ -175,9 +178,9 @@ def begin_workspace(lab: Lab, user: str) -> None:
 
 
 def prove(lab: Lab, user: str, tell: Tell, *, politely: bool = False) -> dict[str, Any]:
-    """Run the stack's proof in a fresh kernel of the user's workspace, through the door that people use; `politely`,
-    when nobody computes there."""
+    """Run the stack's proof in a fresh kernel of the user's workspace; `politely`, when nobody computes there."""
     from ailab.access import hub_client, kernel_client
+    from ailab.access.workspace_client import WorkspaceServer
     from ailab.environments.kernel import read_proof
     from ailab.provision import stack_of
 
@@ -190,20 +193,18 @@ def prove(lab: Lab, user: str, tell: Tell, *, politely: bool = False) -> dict[st
     record = lab.paths.environment / "proven.json"
     if (known := files.read_json(record)) is not None and known.get("of") == proven:
         return dict(known["proof"])
-    bind = lab.settings.access.bind
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
-    door = (host, lab.settings.access.port)
+    server = WorkspaceServer.of(lab.runtime, user)
     if politely:
-        _let_people_begin(lab, door, user)
+        _let_people_begin(server)
     tell(_("first cell"))
     code = stack_of(lab, generation).proof_code()
-    output = kernel_client.run_cell(lab.paths, door, user, code)
+    output = kernel_client.run_cell(server, code)
     proof = read_proof(output, generation)
     files.replace(record, json.dumps({"of": proven, "proof": proof}))
     return proof
 
 
-def _let_people_begin(lab: Lab, door: tuple[str, int], user: str) -> None:
+def _let_people_begin(server: WorkspaceServer) -> None:
     """Wait until nothing has been computed in the workspace for some seconds, but not for ever: who came as soon as the
     password was told has the machine's CPUs for their own first cell."""
     from ailab.access.activity import idle_seconds
@@ -211,7 +212,7 @@ def _let_people_begin(lab: Lab, door: tuple[str, int], user: str) -> None:
     began = time.monotonic()
 
     def nobody_computes() -> bool:
-        idle = idle_seconds(lab.paths, f"{door[0]}:{door[1]}", user)
+        idle = idle_seconds(server)
         return min(idle, time.monotonic() - began) >= _QUIET_SECONDS
 
     # A server that does not tell is not waited for.

@@ -10,7 +10,7 @@ from pathlib import Path
 from ailab.errors import NotFound
 from ailab.i18n import _
 from ailab.lab import Lab
-from ailab.paths import IMAGE_HOME, SHARED_FOLDERS, LabPaths, MachinePaths, private_folder
+from ailab.paths import GROUP_FOLDER, IMAGE_HOME, SHARED_FOLDERS, LabPaths, MachinePaths, private_folder
 from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
 # Variables of ours that are of this machine, and say nothing or something wrong in an image.
@@ -20,8 +20,9 @@ _CERTIFICATES = "/etc/ailab-certificates.pem"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-def workspace_of(lab: Lab, user: str, port: int, variables: Mapping[str, str]) -> TaskSpec:
-    """The specification of a person's workspace as it is to run now. `variables` are the hub's.
+def workspace_of(lab: Lab, user: str, variables: Mapping[str, str]) -> TaskSpec:
+    """The specification of a person's workspace as it is to run now; the folder of its socket is made. `variables` are
+    the hub's.
 
     Raises `NotFound` where the image that it would run in has not been built, `SettingsError` for a mount that cannot
     serve, `EngineError` where there is no engine.
@@ -29,15 +30,21 @@ def workspace_of(lab: Lab, user: str, port: int, variables: Mapping[str, str]) -
     from ailab.access.services import workspace_spec
 
     site = lab.runtime.site(TaskKind.workspace, lab.paths)
-    spec = workspace_spec(lab.settings, lab.paths, site, user, port, variables)
+    spec = workspace_spec(lab.settings, lab.paths, site, user, variables)
+    folder = lab.paths.workspace_socket(user).parent
+    private_folder(folder.parent)
+    private_folder(folder, GROUP_FOLDER)
     if Capability.images not in site.capabilities:
         return spec
-    return contained(lab, spec, site, user)
+    door = Mount(str(folder), str(site.lab.workspace_socket(user).parent))
+    return contained(lab, spec, site, user, sockets=(door,))
 
 
-def contained(lab: Lab, spec: TaskSpec, site: Site, user: str, more: tuple[Mount, ...] = ()) -> TaskSpec:
-    """A task of `user` as it runs in the image of the lab's environment, with the mounts that all have, and `more`.
-    Raises what `workspace_of` does."""
+def contained(
+    lab: Lab, spec: TaskSpec, site: Site, user: str, more: tuple[Mount, ...] = (), sockets: tuple[Mount, ...] = ()
+) -> TaskSpec:
+    """A task of `user` as it runs in the image of the lab's environment, with the mounts that all have, `more` in its
+    own folder, and `sockets` in its run folder. Raises what `workspace_of` does."""
     from ailab import mounting
 
     mounting.check(lab)
@@ -50,7 +57,7 @@ def contained(lab: Lab, spec: TaskSpec, site: Site, user: str, more: tuple[Mount
     return replace(
         spec,
         image=image,
-        mounts=(*_mounts(lab, site, home), *more, *certificates),
+        mounts=(*_mounts(lab, site, home), *more, *sockets, *certificates),
         environment=environment,
         gpus=_gpus(lab) if spec.gpus is None else spec.gpus,
     )

@@ -25,10 +25,15 @@ SHARED_FOLDERS = ("notebooks", "models", "logs")
 JOB_PROGRESS = "progress.jsonl"
 JOB_TRAINING = "training.jsonl"
 JOB_RUN = "run.json"
-# A unix socket's path holds 107 bytes; the longest of ours is jupyter/kernel-<uuid>-ipc-5 in the run folder.
+# A unix socket's path holds 107 bytes; the longest of ours are, in the run folder, kernels/kernel-<uuid>-ipc-5 and
+# workspaces/<name>/jupyter.sock.
 _LONGEST_RUN_FOLDER = 45
+_LONGEST_NAME = 32
 # URLs of sockets (http+unix://) pass through parsers that lower the case of a host.
 _SAFE_RUN_FOLDER = re.compile(r"[a-z0-9/._-]+")
+_SAFE_NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{_LONGEST_NAME - 1}}}")
+# A folder that others of our group may enter; what is made in it belongs to the group.
+GROUP_FOLDER = 0o2750
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,13 @@ class LabPaths:
         """A connection to it has MLflow started, where it does not run yet; the answer is whether it will."""
         return self.run / "mlflow" / "bell.sock"
 
+    def workspace_socket(self, user: str) -> Path:
+        """Where `user`'s Jupyter server listens, in a folder of its own. A name that a URL or a socket's path cannot
+        carry as it is gives a digest instead."""
+        digest = hashlib.sha256(user.encode("utf-8", "surrogatepass")).hexdigest()[: _LONGEST_NAME - 1]
+        name = user if _SAFE_NAME.fullmatch(user) else f"_{digest}"
+        return self.run / "workspaces" / name / "jupyter.sock"
+
     @property
     def workspaces(self) -> Path:
         """What a person's container keeps for itself, a folder a person; there only where workspaces are containers."""
@@ -264,8 +276,9 @@ def person() -> str:
     return name if plain and name not in ("root", account_name(os.environ)) and len(name) <= 32 else "admin"
 
 
-def private_folder(path: Path) -> Path:
-    """Make `path` as a folder that only we can enter, or refuse one that is another's."""
+def private_folder(path: Path, mode: int = 0o700) -> Path:
+    """Make `path` as a folder that only we can enter (with `GROUP_FOLDER`, our group too), or refuse one that is
+    another's."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     seen = path.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
@@ -273,8 +286,8 @@ def private_folder(path: Path) -> Path:
             _("{path} belongs to another account.").format(path=path),
             remedy=_("Remove it, or run as the account that owns it."),
         )
-    if stat.S_IMODE(seen.st_mode) != 0o700:
-        path.chmod(0o700)
+    if stat.S_IMODE(seen.st_mode) != mode:
+        path.chmod(mode)
     return path
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import psutil
 from conftest import CommandLine
+from web_door import web_door
 
-from ailab.access import hub_client
 from ailab.client import Client
 
 
@@ -43,7 +43,7 @@ def listening(lab: CommandLine) -> list[tuple[str, int]]:
 
 def kernel(lab: CommandLine, user: str) -> str:
     """A new kernel in the user's workspace, asked for at the public door."""
-    status, answer = hub_client.web_call(lab.paths, lab.web, "POST", f"/user/{user}/api/kernels", {"path": "notebooks"})
+    status, answer = web_door(lab, user).call("POST", "/api/kernels", {"path": "notebooks"})
     assert status == http.client.CREATED, answer
     return str(answer["id"])
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
 from engines import needs_engine
 from job_lines import ended
+from web_door import web_door
 
 from ailab import engine
 from ailab.access import hub_client, kernel_client
@@ -52,7 +53,7 @@ def workspace(lab: CommandLine, user: str) -> Any:
 
 
 def cell(lab: CommandLine, user: str, code: str) -> str:
-    return kernel_client.run_cell(lab.paths, lab.web, user, code)
+    return kernel_client.run_cell(web_door(lab, user), code)
 
 
 def inspected(user: str) -> dict[str, Any]:
@@ -123,10 +124,10 @@ def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(l
     user = up["login"]["user"]
     hub_client.start_server(lab.paths, "neighbour")
     before = workspace(lab, "neighbour")
-    status, kernel = hub_client.web_call(lab.paths, lab.web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
+    status, kernel = web_door(lab, user).call("POST", "/api/kernels", {"name": "python3"})
     assert status == 201
     code = "import threading; threading.Timer(0.5, lambda: bytearray(b'1' * 1_500_000_000)).start()"
-    kernel_client.execute(lab.paths, lab.web, user, kernel["id"], code)
+    kernel_client.execute(web_door(lab, user), kernel["id"], code)
 
     def told() -> str:
         return str(workspace(lab, user)["note"])

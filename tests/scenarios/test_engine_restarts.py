@@ -14,9 +14,10 @@ from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
 from engines import needs_engine
 from rooms import kernel
 from second_engine import SecondEngine, started_engine
+from web_door import web_door
 
 from ailab import engine
-from ailab.access import hub_client, kernel_client
+from ailab.access import kernel_client
 from ailab.environments import lock
 from ailab.errors import AilabError
 from ailab.images import base
@@ -69,7 +70,7 @@ def workspace(lab: CommandLine) -> Any:
 def cell(lab: CommandLine, code: str) -> str:
     """What it printed; empty while the workspace is not there."""
     try:
-        return kernel_client.run_cell(lab.paths, lab.web, workspace(lab)["owner"], code).strip()
+        return kernel_client.run_cell(web_door(lab, workspace(lab)["owner"]), code).strip()
     except AilabError:
         return ""
 
@@ -124,15 +125,14 @@ def test_lost_gpus_are_told_and_are_back_as_soon_as_nothing_runs(lab: CommandLin
     assert cell(lab, HAS_GPU) == "opened"
     before, since = workspace(lab), now_of(lab)
     open_one = kernel(lab, before["owner"])
-    kernel_client.execute(lab.paths, lab.web, before["owner"], open_one, "kept = 1")
+    kernel_client.execute(web_door(lab, before["owner"]), open_one, "kept = 1")
     nvidia_stand_in.lose(before["pid"])
     assert cell(lab, HAS_GPU) == ""
     lost = wait_for(lambda: _faulty(lab), timeout=LOOK_SECONDS, what="the loss to be seen")
     assert (lost["fault"], lost["attempt"]) == ("gpus-lost", before["attempt"]) and "its GPUs" in lost["note"]
     assert "its GPUs" in " ".join(lab.run("status").stdout.split())
     assert events_of(lab, before["id"], since) == [("faulty", "gpus-lost")], "somebody has just worked in it"
-    server = f"/user/{before['owner']}/api/kernels/{open_one}"
-    assert hub_client.web_call(lab.paths, lab.web, "DELETE", server)[0] == 204
+    assert web_door(lab, before["owner"]).call("DELETE", f"/api/kernels/{open_one}")[0] == 204
 
     def again() -> bool:
         return bool(workspace(lab)["attempt"] > before["attempt"])

@@ -16,6 +16,7 @@ from browser import needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import submitted
 from rooms import is_ready
+from web_door import web_door
 
 from ailab.access import hub_client, kernel_client
 from ailab.errors import AilabError
@@ -64,7 +65,7 @@ def sees(lab: CommandLine, user: str) -> str:
 
     def look() -> str | None:
         try:
-            return kernel_client.run_cell(lab.paths, lab.web, user, SEES).strip()
+            return kernel_client.run_cell(web_door(lab, user), SEES).strip()
         except AilabError:
             return None
 

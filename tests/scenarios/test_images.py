@@ -116,9 +116,10 @@ def test_it_runs_as_anybody_with_nothing_allowed_and_stops_cleanly(running: tupl
 
 def test_a_kernel_is_told_of_the_containers_cpus_and_the_status_of_its_memory(built: Any, client: Any) -> None:
     cell = (
-        "from pathlib import Path\nfrom ailab.access.kernel_client import run_cell\nfrom ailab.paths import LabPaths\n"
+        "from pathlib import Path\nfrom ailab.access.kernel_client import run_cell\nfrom ailab.lab import Lab\n"
+        "from ailab.access.workspace_client import WorkspaceServer\n"
         "code = \"import os; print(*(os.environ[f'{name}_NUM_THREADS'] for name in ('OMP', 'MKL')))\"\n"
-        "print(run_cell(LabPaths(Path('/lab')), ('127.0.0.1', 8888), 'USER', code), end='')"
+        "print(run_cell(WorkspaceServer.of(Lab.open(Path('/lab')).runtime, 'USER'), code), end='')"
     )
     with container(client, built["names"][0], **HARDENED, nano_cpus=10**9) as made:
         wait_for(lambda: "Proven" in log(made) or not _runs(made), timeout=180, what="the lab to be ready")

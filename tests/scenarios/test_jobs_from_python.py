@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, CommandLine
 from job_lines import ended, folder_of, submitted
+from web_door import web_door
 
 from ailab.access import hub_client, kernel_client
 from ailab.client import jobs
@@ -43,7 +44,7 @@ def user_of(lab: CommandLine) -> str:
 
 def cell(lab: CommandLine, code: str) -> str:
     """What a cell prints in a fresh kernel of the person's workspace."""
-    return kernel_client.run_cell(lab.paths, lab.web, user_of(lab), code)
+    return kernel_client.run_cell(web_door(lab, user_of(lab)), code)
 
 
 def test_in_a_notebook(lab: CommandLine, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 from rooms import is_ready, kernel, tasks
+from web_door import web_door
 
 from ailab.access import hub_client, kernel_client
 from ailab.access.secret_files import secret
@@ -25,7 +26,7 @@ def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: An
     user = first_up["login"]["user"]
     science.up()
     held = kernel(science, user)
-    kernel_client.execute(science.paths, science.web, user, held, "kept = 41")
+    kernel_client.execute(web_door(science, user), held, "kept = 41")
     before = tasks(science)
     if victim == "daemon":
         os.kill(int((science.paths.run / "daemon.lock").read_text()), signal.SIGKILL)
@@ -42,8 +43,8 @@ def test_a_kill_is_healed_and_kernels_live_on(science: CommandLine, first_up: An
     def answers() -> str | None:
         try:
             if victim == "workspace":
-                return kernel_client.run_cell(science.paths, science.web, user, "print(41 + 1)")
-            return kernel_client.execute(science.paths, science.web, user, held, "print(kept + 1)")
+                return kernel_client.run_cell(web_door(science, user), "print(41 + 1)")
+            return kernel_client.execute(web_door(science, user), held, "print(kept + 1)")
         except Exception:  # while the door or the workspace is on its way back
             return None
 
@@ -59,7 +60,7 @@ def test_a_route_that_the_proxy_has_lost_is_back_when_the_workspace_is_asked_for
     proxy.request("DELETE", f"/api/routes/user/{user}", headers=_as_the_hub(science))
     assert proxy.getresponse().status == http.client.NO_CONTENT
     hub_client.start_server(science.paths, user)
-    assert kernel_client.run_cell(science.paths, science.web, user, "print(41 + 1)").strip() == "42"
+    assert kernel_client.run_cell(web_door(science, user), "print(41 + 1)").strip() == "42"
 
 
 def _as_the_hub(lab: CommandLine) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 from rooms import kernel
+from web_door import web_door
 
 from ailab.access import kernel_client
 
@@ -20,17 +21,17 @@ def test_added_imported_exported_and_removed(science: CommandLine, first_up: Any
     user, before = first_up["login"]["user"], science.json("status")["environment"]["id"]
     text = science.paths.settings.read_text()
     held = kernel(science, user)
-    kernel_client.execute(science.paths, science.web, user, held, "kept = 41")
+    kernel_client.execute(web_door(science, user), held, "kept = 41")
     opened = {one["generation"]: one for one in science.json("status")["kernels"]}
     assert opened[before]["current"] and opened[before]["count"] >= 1
     added = science.json("env", "add", "humanize", timeout=SECONDS)
     assert added["added"] == ["humanize"] and added["moved"] == [] and added["generation"] != before
     cell = "import humanize; print(humanize.intcomma(12345))"
-    assert kernel_client.run_cell(science.paths, science.web, user, cell).strip() == "12,345"
+    assert kernel_client.run_cell(web_door(science, user), cell).strip() == "12,345"
 
     # The kernel that was open keeps its generation and its variables, and a new one gets the new one: both are shown.
     kernel(science, user)
-    assert kernel_client.execute(science.paths, science.web, user, held, "print(kept + 1)").strip() == "42"
+    assert kernel_client.execute(web_door(science, user), held, "print(kept + 1)").strip() == "42"
     opened = {one["generation"]: one["current"] for one in science.json("status")["kernels"]}
     assert opened[before] is False and opened[added["generation"]] is True
     status = science.run("status").stdout

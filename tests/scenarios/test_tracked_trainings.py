@@ -15,6 +15,7 @@ from conftest import CommandLine
 from job_lines import ended, submitted
 from mlflow_runs import closed_run, pairs
 from rooms import kernel
+from web_door import web_door
 
 from ailab.access import kernel_client
 from ailab.access.services import MLFLOW_PREFIX
@@ -115,12 +116,12 @@ def test_a_training_in_a_notebook_is_a_run(lab: CommandLine) -> None:
         task["owner"] for task in lab.json("status")["tasks"] if task["kind"] == "workspace"
     )
     opened = kernel(lab, user)
-    printed = kernel_client.execute(lab.paths, lab.web, user, opened, SCRIPT)
+    printed = kernel_client.execute(web_door(lab, user), opened, SCRIPT)
     assert "trained" in printed
     run = closed_run(lab, "tags.`ailab.kernel` LIKE '%'")
     assert run["info"]["status"] == "FINISHED" and pairs(run, "params")["opt_learning_rate"].startswith("0.01")
     wait_for(lambda: not list(lab.paths.trainings.iterdir()), timeout=10, what="the training's file to be removed")
-    told = kernel_client.execute(lab.paths, lab.web, user, opened, OWN_WORDS)
+    told = kernel_client.execute(web_door(lab, user), opened, OWN_WORDS)
     assert lab.json("status")["url"].rstrip("/") + MLFLOW_PREFIX in told
 
 

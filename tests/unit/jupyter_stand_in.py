@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
+from ailab.runtimes.base import Runtime
+
+SOCKET = "/nowhere/jupyter.sock"
+
 
 class Server:
-    """Answers as a Jupyter server does to who asks for its kernels and terminals."""
+    """Answers at a unix socket as a Jupyter server does to who asks for its kernels and terminals."""
 
     def __init__(self) -> None:
         self.kernels: list[dict[str, Any]] = []
@@ -30,8 +37,17 @@ class Server:
             def log_message(self, *_words: Any) -> None:
                 pass
 
-        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+            def address_string(self) -> str:
+                return "a unix socket"
+
+        self._folder = TemporaryDirectory(prefix="jupyter-")
+        self.socket = str(Path(self._folder.name) / "jupyter.sock")
+        self.http = UnixStreamServer(self.socket, Handler)
         Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def answer_for(self, runtime: Runtime) -> None:
+        """Be what tasks of `runtime` are reached at: a socket that a specification names is removed at each start."""
+        runtime.connect = lambda task_id, port: self.socket  # type: ignore[method-assign]
 
     def __enter__(self) -> Server:
         return self
@@ -39,10 +55,7 @@ class Server:
     def __exit__(self, *_why: object) -> None:
         self.http.shutdown()
         self.http.server_close()
-
-    @property
-    def port(self) -> int:
-        return self.http.server_port
+        self._folder.cleanup()
 
 
 def opened(seconds_ago: float, state: str = "idle") -> dict[str, Any]:

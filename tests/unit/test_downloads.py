@@ -85,7 +85,7 @@ def use(
     def pip(mirrors: MirrorsSection) -> None:
         lab = LabPaths(tmp_path / "lab")
         site = ProcessRuntime(lab.tasks).site(TaskKind.workspace, lab)
-        spec = workspace_spec(Settings(mirrors=mirrors), lab, site, "ada", 8000, {})
+        spec = workspace_spec(Settings(mirrors=mirrors), lab, site, "ada", {})
         words = [generation.program, "-m", "pip", "install", "--retries", "0", "--target", tmp_path / "target", PACKAGE]
         # Without this machine's own settings of pip, which would add to it.
         command.run(words, timeout=SECONDS, env=spec.environment | {"PIP_CONFIG_FILE": os.devnull})

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jupyter_stand_in import Server, opened
+from jupyter_stand_in import SOCKET, Server, opened
 from patients import a_lab
 
 from ailab import events
 from ailab.access import activity
+from ailab.access.workspace_client import WorkspaceServer
 from ailab.daemon.healing import LOOK_SECONDS, Healing
 from ailab.daemon.supervisor import IDLE_SECONDS, Supervisor
 from ailab.errors import AilabError
@@ -55,14 +56,15 @@ def paths(tmp_path: Path) -> LabPaths:
 class Ward:
     """A workspace that runs, its healing, and a clock that the test turns."""
 
-    def __init__(self, paths: LabPaths, port: int, kind: str = "workspace") -> None:
+    def __init__(self, paths: LabPaths, server: Server, kind: str = "workspace") -> None:
         self.time = 0.0
         self.store = Store(paths.database).open()
         self.runtime = Frail(paths.tasks)
+        server.answer_for(self.runtime)
         self.supervisor = Supervisor(self.store, self.runtime)
-        self.healing = Healing(paths, self.runtime, self.supervisor, lambda: self.time)
+        self.healing = Healing(self.runtime, self.supervisor, lambda: self.time)
         command = (sys.executable, "-c", "import time; time.sleep(600)")
-        spec = TaskSpec(NAME, NAME, kind, command, {"PATH": os.defpath}, cwd="/", ports=(port,))
+        spec = TaskSpec(NAME, NAME, kind, command, {"PATH": os.defpath}, cwd="/", ports=(SOCKET,))
         self.supervisor.want(spec, owner="li", actor="test")
 
     def look(self, times: int = 1) -> int:
@@ -78,7 +80,7 @@ class Ward:
 
 @pytest.fixture
 def ward(paths: LabPaths, server: Server) -> Iterator[Ward]:
-    made = Ward(paths, server.port)
+    made = Ward(paths, server)
     yield made
     made.supervisor.stop_all()
     made.supervisor.close()
@@ -129,7 +131,7 @@ def test_a_server_that_does_not_tell_is_left(ward: Ward, server: Server) -> None
 
 
 def test_of_other_tasks_nobody_knows_when_they_rest(paths: LabPaths, server: Server) -> None:
-    job = Ward(paths, server.port, kind="job")
+    job = Ward(paths, server, kind="job")
     try:
         assert job.look(3) == 1
         assert job.supervisor.task(NAME).fault == GPUS_LOST
@@ -154,12 +156,12 @@ def test_looks_are_a_minute_apart_and_beside_the_loop(ward: Ward) -> None:
     wait_for(lambda: ward.supervisor.task(NAME).fault, timeout=10, what="the look")
 
 
-def test_idleness_as_the_server_tells_it(paths: LabPaths, server: Server) -> None:
-    address = f"127.0.0.1:{server.port}"
-    assert activity.idle_seconds(paths, address, "li") == float("inf")
+def test_idleness_as_the_server_tells_it(server: Server) -> None:
+    asked = WorkspaceServer("li", Path(server.socket), "its own")
+    assert activity.idle_seconds(asked) == float("inf")
     server.kernels = [opened(100), opened(40)]
-    assert 40 <= activity.idle_seconds(paths, address, "li") < 60
+    assert 40 <= activity.idle_seconds(asked) < 60
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(AilabError):
-        activity.idle_seconds(paths, address, "li")
+        activity.idle_seconds(asked)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jupyter_stand_in import Server, opened
+from jupyter_stand_in import SOCKET, Server, opened
 from patients import a_lab
 
 from ailab import events
@@ -48,11 +48,11 @@ SEES = "import os, time; print('sees', os.environ.get('CUDA_VISIBLE_DEVICES'), f
 class House:
     """A lab of one GPU, with its daemon's parts; made anew on the same folder it is the daemon after a kill."""
 
-    def __init__(self, root: Path, port: int) -> None:
-        self.port = port
+    def __init__(self, root: Path, server: Server) -> None:
         self.root = root
         lab = Lab.open(root)
         self.lab, store = lab, lab.store.open()
+        server.answer_for(lab.runtime)
         jobs = Jobs(store)
         worker = Worker(jobs, lab.runtime, CAPACITY, self.make_specs)
         supervisor = Supervisor(store, lab.runtime)
@@ -69,7 +69,7 @@ class House:
 
     def spec(self, name: str, kind: str, code: str) -> TaskSpec:
         command = (sys.executable, "-c", code)
-        return TaskSpec(name, name, kind, command, {"PATH": os.defpath}, cwd="/", ports=(self.port,), grace=1.0)
+        return TaskSpec(name, name, kind, command, {"PATH": os.defpath}, cwd="/", ports=(SOCKET,), grace=1.0)
 
     def open_workspace(self) -> None:
         spec = workspace_leases.reserve(self.parts, replace(self.spec(NAME, TaskKind.workspace, SEES), gpus=()), "li")
@@ -131,7 +131,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def house(tmp_path: Path, server: Server) -> Iterator[House]:
-    made = House(a_lab(tmp_path / "lab", SETTINGS).root, server.port)
+    made = House(a_lab(tmp_path / "lab", SETTINGS).root, server)
     made.open_workspace()
     yield made
     made.close()
@@ -181,7 +181,7 @@ def test_who_comes_back_in_time_keeps_it(house: House, server: Server) -> None:
 
 
 def test_one_that_starts_while_a_job_has_it_is_opened_without(tmp_path: Path, server: Server) -> None:
-    house = House(a_lab(tmp_path / "lab", SETTINGS).root, server.port)
+    house = House(a_lab(tmp_path / "lab", SETTINGS).root, server)
     try:
         job = house.submit()
         house.until(job, JobState.running)
@@ -233,7 +233,7 @@ def test_a_kill_at_any_moment_gives_nothing_twice(house: House, server: Server, 
             time.sleep(0.05)
     house.parts.worker.close()
     house.parts.supervisor.close()
-    then = House(house.root, server.port)
+    then = House(house.root, server)
     try:
         for _time in range(8):
             then.turn(seconds=200.0)

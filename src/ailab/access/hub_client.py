@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from ailab.access.secret_files import secret
 from ailab.access.services import PORTAL_PREFIX, socket_url
@@ -19,27 +21,20 @@ SERVER_SECONDS = 120.0
 
 def hub_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One request to the hub's API over its socket, as the lab's own service: status and decoded answer."""
-    return _call(UnixConnection(lab.hub_socket, timeout=30), lab, method, f"/hub/api{path}", body)
+    headers = token_headers(secret(lab, "service-token"))
+    return exchange(UnixConnection(lab.hub_socket, timeout=30), headers, method, f"/hub/api{path}", body)
 
 
-def web_call(lab: LabPaths, web: tuple[str, int], method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """One request through the public door, as the lab's own service: status and decoded answer."""
-    return _call(http.client.HTTPConnection(*web, timeout=60), lab, method, path, body)
+def token_headers(token: str) -> dict[str, str]:
+    return {"Authorization": f"token {token}", "Content-Type": "application/json"}
 
 
-def server_call(lab: LabPaths, address: str, method: str, path: str) -> tuple[int, Any]:
-    """One request to a person's server itself, at `address` (host:port), as the lab's own service."""
-    return _call(http.client.HTTPConnection(address, timeout=10), lab, method, path, None)
-
-
-def headers(lab: LabPaths) -> dict[str, str]:
-    """What a request of the lab's own service carries."""
-    return {"Authorization": f"token {secret(lab, 'service-token')}", "Content-Type": "application/json"}
-
-
-def _call(connection: http.client.HTTPConnection, lab: LabPaths, method: str, path: str, body: Any) -> tuple[int, Any]:
+def exchange(
+    connection: http.client.HTTPConnection, headers: dict[str, str], method: str, path: str, body: Any
+) -> tuple[int, Any]:
+    """One request on a connection of its own, which is closed: status and decoded answer. Raises `NotRunning`."""
     try:
-        connection.request(method, path, None if body is None else json.dumps(body), headers(lab))
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         data = answer.read()
     except (OSError, http.client.HTTPException) as error:
@@ -58,16 +53,26 @@ def _call(connection: http.client.HTTPConnection, lab: LabPaths, method: str, pa
 def add_portal_route(lab: LabPaths) -> bool:
     """Tell the proxy where the portal is. JupyterHub would take no unix socket for a service, its proxy does, and the
     hub leaves alone what it has not put there. False while the proxy does not answer."""
-    connection = UnixConnection(lab.run / "proxy-api.sock", timeout=5)
-    headers = {"Authorization": f"token {secret(lab, 'proxy-token')}", "Content-Type": "application/json"}
     try:
-        body = json.dumps({"target": socket_url(lab.portal_socket)})
-        connection.request("POST", f"/api/routes{PORTAL_PREFIX.rstrip('/')}", body, headers)
-        return connection.getresponse().status == http.client.CREATED
-    except (OSError, http.client.HTTPException):
+        route = {"target": socket_url(lab.portal_socket)}
+        status, _answer = _proxy_call(lab, "POST", PORTAL_PREFIX.rstrip("/"), route)
+        return status == http.client.CREATED
+    except NotRunning:
         return False
-    finally:
-        connection.close()
+
+
+def drop_tcp_routes(lab: LabPaths) -> None:
+    """Have the proxy lead nowhere but to sockets. One that does not run knows no routes."""
+    with suppress(NotRunning):
+        _status, routes = _proxy_call(lab, "GET", "")
+        for path, route in (routes or {}).items():
+            if urlsplit(route["target"]).scheme != "http+unix":
+                _proxy_call(lab, "DELETE", quote(path.rstrip("/")))
+
+
+def _proxy_call(lab: LabPaths, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = UnixConnection(lab.run / "proxy-api.sock", timeout=5)
+    return exchange(connection, token_headers(secret(lab, "proxy-token")), method, f"/api/routes{path}", body)
 
 
 def restore_routes(lab: LabPaths) -> bool:

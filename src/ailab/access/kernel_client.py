@@ -1,4 +1,4 @@
-"""A cell in a kernel of a person's workspace, run through the public door (Jupyter messaging, version 5)."""
+"""A cell in a kernel of a person's workspace, run at its server's socket (Jupyter messaging, version 5)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from ailab.access.hub_client import headers, web_call
+from ailab.access.workspace_client import WorkspaceServer
 from ailab.errors import AilabError
 from ailab.i18n import _
-from ailab.paths import LabPaths
 from ailab.waiting import TimedOut, timed_out, wait_for
 
 if TYPE_CHECKING:
@@ -21,33 +20,32 @@ if TYPE_CHECKING:
 START_SECONDS = 120.0
 CELL_SECONDS = 300.0
 _ANSWER_SECONDS = 1.0
-# Behind a proxy that has just started anew and does not lead to the workspace yet, an attempt to open would take until
-# its own timeout.
+# An attempt to open a server that is just ending would take until its own timeout.
 _OPEN_SECONDS = 5.0
 
 
-def run_cell(lab: LabPaths, web: tuple[str, int], user: str, code: str) -> str:
-    """Run `code` in a fresh kernel of `user`'s workspace; what it printed.
+def run_cell(server: WorkspaceServer, code: str) -> str:
+    """Run `code` in a fresh kernel of a workspace; what it printed.
 
     Raises `AilabError` with the traceback when the cell fails. The kernel is removed afterwards, which takes a second
     that nobody needs to wait for.
     """
-    status, kernel = web_call(lab, web, "POST", f"/user/{user}/api/kernels", {"name": "python3"})
+    status, kernel = server.call("POST", "/api/kernels", {"name": "python3"})
     if status != http.client.CREATED:
         raise AilabError(
             _("The workspace did not start a kernel (HTTP {status}).").format(status=status),
-            remedy=_its_log(user),
+            remedy=_its_log(server.user),
         )
     try:
-        return execute(lab, web, user, kernel["id"], code)
+        return execute(server, kernel["id"], code)
     finally:
         with contextlib.suppress(OSError):
-            door = http.client.HTTPConnection(*web, timeout=10)
-            door.request("DELETE", f"/user/{user}/api/kernels/{kernel['id']}", headers=headers(lab))
+            door = server.connection(timeout=10)
+            door.request("DELETE", server.path(f"/api/kernels/{kernel['id']}"), headers=server.headers)
             door.close()
 
 
-def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: str) -> str:
+def execute(server: WorkspaceServer, kernel: str, code: str) -> str:
     """Run `code` in a kernel that is there; what it printed.
 
     Raises `AilabError`: with the traceback when the cell fails, and when the kernel or its workspace has gone.
@@ -55,16 +53,22 @@ def execute(lab: LabPaths, web: tuple[str, int], user: str, kernel: str, code: s
     from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
     from websockets.sync.client import connect
 
-    host = f"[{web[0]}]" if ":" in web[0] else web[0]
-    address = f"ws://{host}:{web[1]}/user/{user}/api/kernels/{kernel}/channels"
-    head = headers(lab)
+    user, address = server.user, f"ws://localhost{server.path(f'/api/kernels/{kernel}/channels')}"
 
     def opened() -> ClientConnection | None:
         try:
-            return connect(address, additional_headers=head, max_size=None, proxy=None, open_timeout=_OPEN_SECONDS)
+            sock = server.connect(_OPEN_SECONDS)
+            return connect(
+                address,
+                sock=sock,
+                proxy=None,
+                additional_headers=server.headers,
+                max_size=None,
+                open_timeout=_OPEN_SECONDS,
+            )
         except (OSError, InvalidMessage):
-            # The proxy is on its way back, or the workspace behind it: the proxy then answers "HTTP/1.1 503" without
-            # the space that the status line must have (configurable-http-proxy, handleProxyError).
+            # The workspace is on its way back. (configurable-http-proxy, where it stands in between, then answers
+            # "HTTP/1.1 503" without the space that the status line must have: handleProxyError.)
             return None
 
     try:
@@ -87,9 +91,7 @@ def _its_log(user: str) -> str:
 
 def _gone(user: str, reason: str) -> AilabError:
     return AilabError(
-        _("The kernel is out of reach ({reason}): its workspace or the proxy has ended or was started anew.").format(
-            reason=reason
-        ),
+        _("The kernel is out of reach ({reason}): its workspace has ended or was restarted.").format(reason=reason),
         remedy=_its_log(user),
     )
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ailab import __version__, downloads
 from ailab.access.tools import Tools
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PORTAL_PREFIX = "/services/ailab/"
 MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"
-# Where the hub has its server listen.
+# Where the Jupyter server listens, as JupyterHub tells it.
 _LISTENS = "JUPYTERHUB_SERVICE_URL"
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
@@ -31,11 +31,16 @@ def socket_url(path: Path) -> str:
     return f"http+unix://{quote(str(path), safe='')}"
 
 
+def web_host(settings: Settings) -> str:
+    """The address at which a browser on this machine finds the lab."""
+    bind = settings.access.bind
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do
+
+
 def web_url(settings: Settings) -> str:
     """Where a browser on this machine finds the lab."""
-    host = settings.access.bind
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-    return f"http://{host}:{settings.access.port}/"
+    host = web_host(settings)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.access.port}/"
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -126,12 +131,11 @@ def tracking_variables(settings: Settings, there: LabPaths) -> dict[str, str]:
     }
 
 
-def workspace_spec(
-    settings: Settings, lab: LabPaths, site: Site, user: str, port: int, variables: Mapping[str, str]
-) -> TaskSpec:
+def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, variables: Mapping[str, str]) -> TaskSpec:
     """A person's Jupyter server, to run at `site`. Of `variables` it gets those that the hub makes for it: addresses,
     which become those that hold there, and a token."""
     there = site.lab
+    socket = there.workspace_socket(user)
     ours = {
         "AILAB_LAB": str(there.root),
         "AILAB_LANGUAGE": settings.lab.language,
@@ -143,6 +147,7 @@ def workspace_spec(
         "AILAB_PORTAL": str(there.portal_socket),
         "AILAB_LOGS": str(there.logs),
         "AILAB_MODELS": str(there.root / "models"),
+        _LISTENS: f"{socket_url(socket)}{variables.get('JUPYTERHUB_SERVICE_PREFIX', '/')}",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **tracking_variables(settings, there),
     }
@@ -159,7 +164,7 @@ def workspace_spec(
         command=(site.python, "-P", "-m", "ailab.access.workspace"),
         environment=environment | _hubs_variables(variables, lab, site) | ours,
         cwd=str(there.root),
-        ports=(port,),
+        ports=(str(socket),),
         cpus=resources.cpus,
         memory_bytes=resources.memory,
         shm_bytes=resources.shm,
@@ -172,8 +177,4 @@ def workspace_spec(
 def _hubs_variables(variables: Mapping[str, str], lab: LabPaths, site: Site) -> dict[str, str]:
     """What the hub has made for a server beside it, as it holds for one at `site`."""
     socket, there = socket_url(lab.hub_socket), socket_url(site.lab.hub_socket)
-    moved = {name: value.replace(socket, there) for name, value in variables.items() if name.startswith(_HUBS)}
-    if _LISTENS in moved:
-        address = urlsplit(moved[_LISTENS])
-        moved[_LISTENS] = address._replace(netloc=f"{site.listen}:{address.port}").geturl()
-    return moved
+    return {name: value.replace(socket, there) for name, value in variables.items() if name.startswith(_HUBS)}

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 
 from ailab.daemon.idleness import Idleness
 from ailab.daemon.supervisor import IDLE_SECONDS, Supervisor
-from ailab.paths import LabPaths
 from ailab.runtimes.base import Runtime, TaskState
 from ailab.waiting import begin
 
@@ -18,15 +17,13 @@ LOOK_SECONDS = 60.0
 class Healing:
     """Looks every `LOOK_SECONDS`, beside the loop that asks it to: a look into a container may take long."""
 
-    def __init__(
-        self, lab: LabPaths, runtime: Runtime, supervisor: Supervisor, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, runtime: Runtime, supervisor: Supervisor, clock: Callable[[], float] = time.monotonic) -> None:
         self._runtime = runtime
         self._supervisor = supervisor
         self._clock = clock
         self._next = clock() + LOOK_SECONDS
         self._looking: Future[None] | None = None
-        self._idleness = Idleness(lab, runtime, clock)
+        self._idleness = Idleness(runtime, clock)
 
     def look(self) -> None:
         """Begin the next look if it is time for one. Raises what went wrong in the last."""

@@ -31,7 +31,7 @@ class IdleGpus:
         self._clock = clock
         self._next = clock()
         self._looking: Future[None] | None = None
-        self._idleness = Idleness(parts.lab.paths, parts.lab.runtime, clock)
+        self._idleness = Idleness(parts.lab.runtime, clock)
         # Since when a workspace has notice, and in which words.
         self._told: dict[str, tuple[float, str]] = {}
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ailab.access import activity
+from ailab.access.workspace_client import WorkspaceServer
 from ailab.daemon.supervisor import Task
 from ailab.errors import AilabError
-from ailab.paths import LabPaths
 from ailab.resources.gpu_load import gpu_loads
 from ailab.runtimes.base import Runtime, TaskKind
 
@@ -30,8 +30,7 @@ class _Measured:
 class Idleness:
     """What has used CPU since the look before is at work, so the first look at an attempt tells nothing yet."""
 
-    def __init__(self, lab: LabPaths, runtime: Runtime, clock: Callable[[], float]) -> None:
-        self._lab = lab
+    def __init__(self, runtime: Runtime, clock: Callable[[], float]) -> None:
         self._runtime = runtime
         self._clock = clock
         self._measured: dict[str, _Measured] = {}
@@ -48,7 +47,6 @@ class Idleness:
         if any(load.percent > IDLE_GPU for load in gpu_loads() if load.id in (task.spec.gpus or ())):
             return 0.0
         try:
-            address = self._runtime.connect(task.spec.id, task.spec.ports[0])
-            return activity.idle_seconds(self._lab, address, task.owner)
+            return activity.idle_seconds(WorkspaceServer.of(self._runtime, task.owner))
         except AilabError:
             return 0.0

@@ -21,7 +21,7 @@ class ReconcileLoop(threading.Thread):
         super().__init__(name="reconcile", daemon=True)
         self._parts = parts
         self._environment = EnvironmentWatch(parts.lab, parts.supervisor)
-        self._healing = Healing(parts.lab.paths, parts.lab.runtime, parts.supervisor)
+        self._healing = Healing(parts.lab.runtime, parts.supervisor)
         self._proxy_attempt = 0
         self._troubles = Troubles(parts.lab.store, "reconcile")
 

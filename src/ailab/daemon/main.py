@@ -18,11 +18,9 @@ from ailab.daemon.job_loop import JobLoop
 from ailab.daemon.loops import ReconcileLoop
 from ailab.daemon.parts import Parts
 from ailab.daemon.tracking_loop import TrackingLoop
-from ailab.daemon.workspace_leases import with_own_gpus
-from ailab.errors import AilabError
+from ailab.daemon.workspace_renewal import leave_tcp, renew_stopped
 from ailab.lab import Lab
 from ailab.paths import private_folder
-from ailab.runtimes.base import TaskKind, TaskSpec
 
 if TYPE_CHECKING:
     import uvicorn
@@ -69,8 +67,9 @@ def serve(lab: Lab) -> None:
 
     sys.setswitchinterval(SWITCH_SECONDS)
     parts = Parts.of(lab)
-    renew_workspaces(parts)
+    renew_stopped(parts)
     want_services(parts)
+    leave_tcp(parts)
     parts.mlflow.begin()
     loops = [ReconcileLoop(parts), JobLoop(parts), TrackingLoop(parts)]
     for loop in loops:
@@ -94,24 +93,6 @@ def want_services(parts: Parts) -> None:
     secrets = {name: secret_files.secret(lab.paths, name) for name in secret_files.NAMES}
     for spec in service_specs(lab.settings, lab.paths, tools.find(lab.machine), secrets):
         parts.supervisor.want(spec, owner="", actor="daemon")
-
-
-def renew_workspaces(parts: Parts) -> None:
-    """Stopped workspaces come back as this ailab and these settings would start them: the hub is not asked again."""
-    from ailab.containers import workspace_of
-
-    def renewed(spec: TaskSpec) -> TaskSpec:
-        if spec.kind != TaskKind.workspace:
-            return spec
-        user, port = spec.id.removeprefix("workspace-"), int(spec.ports[0])
-        try:
-            return with_own_gpus(parts, workspace_of(parts.lab, user, port, spec.environment))
-        except AilabError as refused:
-            # As when its image is not built yet: it is told when the person starts it.
-            print(f"{spec.id}: {refused.message} {refused.remedy}", file=sys.stderr, flush=True)
-            return spec
-
-    parts.supervisor.revise(renewed)
 
 
 async def _serve_applications(parts: Parts) -> None:

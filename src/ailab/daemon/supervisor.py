@@ -161,6 +161,15 @@ class Supervisor:
         self.changed.set()
         self._settle(task_id)
 
+    def replace(self, spec: TaskSpec, *, reason: str) -> None:
+        """Have a wanted task run as `spec`, beside the caller: a stop takes long."""
+        self.respecify(spec)
+        self._pool.submit(self.restart, spec.id, reason=reason)
+
+    def drop(self, task_id: str) -> None:
+        """Want a task no more, and have it stopped beside the caller."""
+        self._pool.submit(self.unwant, task_id, actor="daemon")
+
     def stop_all(self) -> None:
         """Stop every task but keep it wanted, so that the next start brings it back. One that cannot be stopped, for
         its engine does not answer, keeps none of the others from it; the daemon's log has why."""

@@ -92,11 +92,16 @@ def wanted_gpus(parts: Parts) -> int:
     return min(parts.lab.settings.resources.own_gpus, len(there))
 
 
+def runs_as(parts: Parts, task: Task) -> TaskSpec | None:
+    """What a workspace was started with, which may differ from its next start; None for one that does not run."""
+    if task.seen.state not in (TaskState.running, TaskState.starting, TaskState.unknown):
+        return None
+    return parts.lab.runtime.spec(task.spec.id)
+
+
 def runs_with(parts: Parts, task: Task) -> tuple[str, ...]:
     """The GPUs that a workspace was started with, which may be others than those of its next start."""
-    if task.seen.state not in (TaskState.running, TaskState.starting, TaskState.unknown):
-        return ()
-    started = parts.lab.runtime.spec(task.spec.id)
+    started = runs_as(parts, task)
     return started.gpus or () if started is not None else ()
 
 

@@ -1,11 +1,15 @@
-"""Who holds a TCP port, before we ask for it."""
+"""Who holds a TCP port: before we ask for it, and before somebody is sent there."""
 
 from __future__ import annotations
 
 import errno
+import os
 import pwd
 import random
 import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +17,9 @@ import psutil
 
 from ailab.errors import Conflict
 from ailab.i18n import _
+from ailab.waiting import wait_for
 
+LISTEN_SECONDS = 10.0
 _LISTEN = "0A"
 # Above what services are usually found at.
 _FIRST = 20_000
@@ -85,11 +91,58 @@ def _account(uid: int) -> str:
         return f"uid {uid}"
 
 
+def refuse_stranger(address: str, port: int, file: Path) -> None:
+    """Make sure that it is this account that listens where a connection to `address` arrives, before a browser is sent
+    there with a login. A proxy that is just starting is waited for. `file` has the port as a setting.
+
+    Raises `Conflict` where another account listens, and `TimedOut` where nobody does.
+    """
+
+    def listening() -> set[int]:
+        return listening_uids(address, port)
+
+    uids = wait_for(listening, timeout=LISTEN_SECONDS, what=_("the web port {port}").format(port=port))
+    strangers = sorted(uids - {os.geteuid()})
+    if strangers:
+        raise Conflict(
+            _("Port {port} is held by {who}, not by this lab: a login link would hand that account your login.").format(
+                port=port, who=_account(strangers[0])
+            ),
+            remedy=_("Stop that program, or set another [access] port in {file}; then: ailab up").format(file=file),
+        )
+
+
+def listening_uids(address: str, port: int) -> set[int]:
+    """The accounts whose listeners take connections to `address`: those at the address itself, else at all addresses,
+    as the system chooses. Empty where nobody listens."""
+    wanted = ip_address(address)
+    places: list[IPv4Address | IPv6Address] = [wanted]
+    if wanted.version == 4:
+        places += [ip_address(f"::ffff:{wanted}"), ip_address("0.0.0.0")]  # noqa: S104  looked at, not listened on
+    found = list(_listeners(port))
+    for place in (*places, ip_address("::")):
+        uids = {uid for at, uid in found if at == place}
+        if uids:
+            return uids
+    return set()
+
+
 def _listening_uid(port: int) -> int | None:
-    """The account of a listener whose process we may not look into (proc(5): /proc/net/tcp, columns 1, 3 and 7)."""
+    """The account of a listener whose process we may not look into."""
+    return next((uid for _address, uid in _listeners(port)), None)
+
+
+def _listeners(port: int) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
+    """Address and account of each listener on `port` (proc(5): /proc/net/tcp, columns 1, 3 and 7; an address is written
+    as 32-bit words in the machine's byte order)."""
     for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+        try:
+            lines = Path("/proc/net", table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        for line in lines:
             fields = line.split()
-            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                return int(fields[7])
-    return None
+            address, _colon, number = fields[1].rpartition(":")
+            if fields[3] == _LISTEN and int(number, 16) == port:
+                words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
+                yield ip_address(struct.pack(f"={len(words)}I", *words)), int(fields[7])

@@ -220,9 +220,9 @@ class Runtime(ABC):
 
     @abstractmethod
     def connect(self, task_id: str, port: int | str) -> str:
-        """Where this machine reaches a port of the task, one of its spec's: `127.0.0.1:8000`, or the path of a unix
-        socket. It stays the same from attempt to attempt where that can be had. Raises `NotFound` if the task does not
-        run."""
+        """Where this machine reaches a port of the task, one of its spec's: `127.0.0.1:8000`; for a unix socket, whose
+        path the spec has as the task sees it, the path here. It stays the same from attempt to attempt where that can
+        be had. Raises `NotFound` if the task does not run."""
 
     @abstractmethod
     def usage(self, task_id: str) -> Usage:

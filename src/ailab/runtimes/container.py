@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ailab import engine_gpus
@@ -96,6 +98,14 @@ def make(
         ),
     )
     return str(made["Id"])
+
+
+def outside(mounts: Iterable[Mount], inside: str) -> str | None:
+    """Where on this machine the file is that a container sees at `inside`; None where that is the container's own."""
+    for mount in sorted(mounts, key=lambda one: len(one.target), reverse=True):
+        if Path(inside).is_relative_to(mount.target):
+            return str(Path(mount.source) / Path(inside).relative_to(mount.target)) if mount.source else None
+    return None
 
 
 def _bind(mount: Mount) -> Any:

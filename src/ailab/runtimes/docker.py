@@ -329,9 +329,12 @@ class DockerRuntime(Runtime):
         self._must_run(task_id)
         kept = task_files.read_kept(self._of(task_id)) or {}
         published = kept.get("published", {}).get(str(port))
-        if published is None:
+        place = f"127.0.0.1:{published}" if published is not None else None
+        if isinstance(port, str):
+            place = container.outside(TaskSpec.from_json(kept["spec"]).mounts, port)
+        if place is None:
             raise NotFound(_("{task} has no port {port} that is published.").format(task=task_id, port=port))
-        return f"127.0.0.1:{published}"
+        return place
 
     def usage(self, task_id: str) -> Usage:
         group, child = self._group_of(task_id)

@@ -8,9 +8,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from ailab.access.services import web_url
+from ailab.access.services import web_host, web_url
 from ailab.access.users import User
 from ailab.daemon.parts import Parts
+from ailab.resources import ports
 
 router = APIRouter(tags=["people"])
 
@@ -57,6 +58,9 @@ def first_user(request: Request, wanted: Name) -> dict[str, Any]:
 
 @router.post("/login-links")
 def make_link(request: Request, wanted: Name) -> dict[str, str]:
+    """Answers with a link that logs in whoever opens it, once the web port is seen to be the lab's own."""
     parts = _parts(request)
+    access = parts.lab.settings.access
+    ports.refuse_stranger(web_host(parts.lab.settings), access.port, parts.lab.paths.settings)
     code = parts.users.make_link_code(wanted.name, actor="open")
     return {"url": f"{web_url(parts.lab.settings)}hub/login-link?code={quote(code)}"}

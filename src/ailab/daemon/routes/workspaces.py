@@ -19,22 +19,20 @@ router = APIRouter(prefix="/workspaces", tags=["workspaces"])
 
 
 class NewWorkspace(BaseModel):
-    """A person's Jupyter server to run and keep running, listening on a port that the hub has chosen."""
+    """A person's Jupyter server to run and keep running."""
 
     user: str = Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")
-    port: int = Field(ge=1, le=65535)
     variables: dict[str, str]
 
 
 @router.post("")
 def want_workspace(request: Request, wanted: NewWorkspace) -> dict[str, Any]:
-    """Answers with the task, and at which address this machine reaches it."""
     parts: Parts = request.app.state.parts
-    spec = workspace_of(parts.lab, wanted.user, wanted.port, wanted.variables)
+    spec = workspace_of(parts.lab, wanted.user, wanted.variables)
     spec = workspace_leases.reserve(parts, spec, wanted.user)
     seen = parts.supervisor.want(spec, owner=wanted.user, actor=wanted.user)
     refuse_ended(spec, seen)
-    return parts.supervisor.task(spec.id).to_json() | {"address": parts.lab.runtime.connect(spec.id, wanted.port)}
+    return parts.supervisor.task(spec.id).to_json()
 
 
 def refuse_ended(spec: TaskSpec, seen: Seen) -> None:
