@@ -12,8 +12,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
-    "downloads", "files", "engine", "engine_gpus", "migrations", "dpkg", "lab_account",
-    "lock_holders", "root_folders",
+    "downloads", "caller_environment", "files", "log_tail", "engine", "engine_gpus", "migrations", "dpkg",
+    "lab_account", "lock_holders", "root_folders",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip

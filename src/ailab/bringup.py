@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ailab import files
+from ailab import files, log_tail
+from ailab.caller_environment import passed_on
 from ailab.client import Client
 from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
@@ -89,10 +90,11 @@ def ensure_daemon(lab: Lab) -> None:
     if running is not None:
         lab.client.post("/api/leave")
         wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+    before = log_tail.end_of(lab.paths.daemon_log)
     process = start_detached(
-        [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
+        [sys.executable, "-I", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
         log=lab.paths.daemon_log,
-        env=dict(os.environ),
+        env=passed_on(os.environ),
         cwd=lab.paths.root,
     )
     try:
@@ -102,13 +104,13 @@ def ensure_daemon(lab: Lab) -> None:
             what=_("the lab's daemon to answer"),
         )
     except TimedOut as error:
-        error.detail = tail(lab.paths.daemon_log)
+        error.detail = _last_lines(lab.paths.daemon_log, before)
         raise
     if not _answers(lab.client):
         raise AilabError(
             _("The lab's daemon did not start."),
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
-            detail=tail(lab.paths.daemon_log),
+            detail=_last_lines(lab.paths.daemon_log, before),
         )
 
 
@@ -255,9 +257,6 @@ def clear_run_folder(lab: Lab) -> None:
         shutil.rmtree(private_folder(run))
 
 
-def tail(log: Path) -> str:
-    """The end of a log, for an error's detail."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-    except OSError:
-        return ""
+def _last_lines(log: Path, before: log_tail.Position) -> str:
+    """The last lines that were written to a log after `before`, for an error's detail."""
+    return "\n".join(log_tail.text_after(log, before).splitlines()[-_LOG_LINES:])

@@ -54,6 +54,11 @@ def variables(mirrors: MirrorsSection, environ: Mapping[str, str]) -> dict[str, 
     return told
 
 
+def reads(name: str) -> bool:
+    """Whether `variables` reads the caller's variable of that name."""
+    return any(name in names for names in _TOLD.values()) or _PASSED_ON.fullmatch(name) is not None
+
+
 def index(mirrors: MirrorsSection, environ: Mapping[str, str]) -> str:
     """The package index in use; empty for PyPI."""
     return variables(mirrors, environ).get("UV_DEFAULT_INDEX", "")

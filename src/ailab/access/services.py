@@ -70,7 +70,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
     }
     config = Path(__file__).with_name("jupyterhub_config.py")
     folder = str(lab.hub)
-    board = [str(tools.tensorboard), "-P", str(Path(__file__).with_name("tensorboard_server.py"))]
+    board = [str(tools.tensorboard), "-I", str(Path(__file__).with_name("tensorboard_server.py"))]
     board += [str(lab.run / "tensorboard.sock"), str(lab.logs), f"{PORTAL_PREFIX}tensorboard"]
     return [
         TaskSpec(
@@ -87,7 +87,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             id="hub",
             name="hub",
             kind=TaskKind.service,
-            command=(sys.executable, "-P", "-m", "ailab.access.hub", "--config", str(config)),
+            command=(sys.executable, "-I", "-m", "ailab.access.hub", "--config", str(config)),
             environment=hub,
             cwd=folder,
             ports=(str(lab.hub_socket),),
@@ -108,7 +108,7 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
 def mlflow_spec(lab: LabPaths, python: Path) -> TaskSpec:
     """MLflow's server, by the Python of its own environment. It is reached through the portal, which asks for the
     login, and by the lab's tasks through its socket."""
-    command = (str(python), "-P", str(Path(__file__).with_name("mlflow_server.py")))
+    command = (str(python), "-I", str(Path(__file__).with_name("mlflow_server.py")))
     return TaskSpec(
         id="mlflow",
         name="mlflow",
@@ -161,7 +161,7 @@ def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, var
         id=f"workspace-{user}",
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
-        command=(site.python, "-P", "-m", "ailab.access.workspace"),
+        command=(site.python, "-I", "-m", "ailab.access.workspace"),
         environment=environment | _hubs_variables(variables, lab, site) | ours,
         cwd=str(there.root),
         ports=(str(socket),),

@@ -71,7 +71,7 @@ def _compile_spec(generation: Generation) -> TaskSpec:
         id="bytecode",
         name="bytecode",
         kind=TaskKind.chore,
-        command=(sys.executable, "-P", "-m", "ailab.environments.bytecode", generation.folder),
+        command=(sys.executable, "-I", "-m", "ailab.environments.bytecode", generation.folder),
         environment=base_environment(os.environ),
         cwd="/",
         restart=False,

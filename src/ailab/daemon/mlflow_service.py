@@ -161,7 +161,7 @@ def _install_spec(lab: Lab) -> TaskSpec:
         id=_INSTALLING,
         name=_INSTALLING,
         kind=TaskKind.chore,
-        command=(sys.executable, "-P", "-m", "ailab.tracking_setup", str(lab.paths.root)),
+        command=(sys.executable, "-I", "-m", "ailab.tracking_setup", str(lab.paths.root)),
         environment={**os.environ, "AILAB_HOME": str(lab.machine.home)},
         cwd="/",
         restart=False,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ailab import files
+from ailab.caller_environment import passed_on
 from ailab.environments.generations import Generation
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -73,7 +74,7 @@ def run_cell(generation: Generation, lab: LabPaths, code: str, *, timeout: float
     manager = KernelManager(transport="ipc", connection_file=str(connection))
     spec = kernel_spec(generation.program, generation.title)
     manager._kernel_spec = manager.kernel_spec_manager.kernel_spec_class(**spec)
-    environment = os.environ | kernel_environment(generation.program, lab)
+    environment = passed_on(os.environ) | kernel_environment(generation.program, lab)
     with log.open("wb") as sink:
         manager.start_kernel(env=environment, cwd=str(lab.root), stdout=sink, stderr=sink)
     client = manager.client()
