@@ -13,6 +13,7 @@ from ailab.i18n import _
 from ailab.jobs.wish import JobWish
 from ailab.lab import Lab
 from ailab.runtimes.base import Capability, TaskKind
+from ailab.validation import complaint
 from ailab.working import shared_folders
 
 
@@ -23,12 +24,7 @@ def workspace_wish(lab: Lab, asked: Mapping[str, Any]) -> JobWish:
     Raises `UsageError` for what cannot be meant, `NotFound` for a path that is not there, and `Forbidden` where
     workspaces are containers for one that they do not all share: a job would bring them what they do not see.
     """
-    try:
-        wish = JobWish.model_validate(asked)
-    except ValidationError as refused:
-        first = refused.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{place}: {first['msg']}", remedy=_("What it may be: ailab run --help")) from None
+    wish = _checked(asked)
     inputs = [str(_here(lab, path)) for path in wish.inputs]
     return wish.model_copy(update={"cwd": str(_here(lab, wish.cwd or ".")), "inputs": inputs})
 
@@ -41,11 +37,21 @@ def notebook_wish(lab: Lab, path: str, words: Sequence[str], gpus: int) -> JobWi
     notebook = _here(lab, path)
     if notebook.suffix != ".ipynb" or not notebook.is_file():
         raise NotFound(_("There is no notebook {path}.").format(path=path))
-    return JobWish(command=[notebook.name, *words], cwd=str(notebook.parent), gpus=gpus)
+    return _checked({"command": [notebook.name, *words], "cwd": str(notebook.parent), "gpus": gpus})
+
+
+def _checked(asked: Mapping[str, Any]) -> JobWish:
+    try:
+        return JobWish.model_validate(asked)
+    except ValidationError as refused:
+        remedy = _("What it may be: ailab run --help")
+        raise UsageError(complaint(refused.errors()[0]), remedy=remedy) from None
 
 
 def _here(lab: Lab, path: str) -> Path:
     """Where on this machine something is that a workspace names."""
+    if "\0" in path:
+        raise NotFound(_("There is no file {path}.").format(path=path.replace("\0", "\\0")))
     place = PurePosixPath(path)
     first = "" if place.is_absolute() or not place.parts else place.parts[0]
     base = shared_folders(lab).get(first)

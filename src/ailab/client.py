@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError, WrongPassword
-from ailab.i18n import _
+from ailab.i18n import _, current_language
 from ailab.paths import LabPaths, person
 from ailab.waiting import TimedOut
 
@@ -62,7 +62,9 @@ class Client:
         """The decoded JSON answer of one request."""
         connection = UnixConnection(self._socket, timeout=self._timeout)
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
+            headers = {"Accept-Language": current_language()}
+            if body is not None:
+                headers["Content-Type"] = "application/json"
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             data = answer.read()

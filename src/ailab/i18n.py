@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 LANGUAGES = ("en", "zh")
 _chosen: list[str] = []
+# Of the request that is being answered; empty outside of one.
+_requests: ContextVar[str] = ContextVar("language", default="")
 
 
 @cache
@@ -35,8 +38,13 @@ def use_language(language: str | None) -> None:
     _chosen[:] = [language] if language else []
 
 
+def answer_in(language: str) -> None:
+    """Fix the language of the request that is being answered, in its task and the threads that work for it."""
+    _requests.set(language)
+
+
 def current_language() -> str:
-    return _chosen[0] if _chosen else language_of(os.environ)
+    return _requests.get() or (_chosen[0] if _chosen else language_of(os.environ))
 
 
 def translate(sentence: str, language: str) -> str:

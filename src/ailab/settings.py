@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -46,6 +47,16 @@ Requirement = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][^\r\n\x00]
 MountName = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w-]{0,62}$")]
 # As Debian Policy has it, 5.6.1.
 DebianPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$", max_length=200)]
+
+
+def parse_network(value: object) -> str:
+    """An address or a network, "10.0.0.1" or "10.0.0.0/24", as a network. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("network")
+    return str(ipaddress.ip_network(value.strip(), strict=False))
+
+
+Network = Annotated[str, BeforeValidator(parse_network)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\r\n\x00]*$", max_length=4096)]
 
 
@@ -111,6 +122,10 @@ class AccessSection(Section):
         "127.0.0.1", description="The address that the web port listens on; 0.0.0.0 lets other machines in."
     )
     port: Port = Field(8888, description="The one web port.")
+    trusted_proxies: list[Network] = Field(
+        [],
+        description='Front proxies whose X-Forwarded-For and -Proto headers are trusted: ["10.0.0.1", "10.1.0.0/16"].',
+    )
 
 
 class ImageSection(Section):

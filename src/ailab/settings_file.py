@@ -192,6 +192,8 @@ def _problem(error: ErrorDetails, location: tuple[str | int, ...]) -> tuple[str,
             return problem, _('Write a list: {key} = ["one", "two"]').format(key=location[-1])
         case "model_type" | "model_attributes_type" | "dict_type":
             return problem, _("Write it as a table: a line [{key}], its keys below.").format(key=location[-1])
+        case "value_error" if "trusted_proxies" in location:
+            return problem, _('Write an address or a network: "10.0.0.1", "10.1.0.0/16".')
         case "value_error":
             return problem, _('Write a size as "512m", "8g" or "1.5 GiB".')
         case "string_pattern_mismatch" if location[-1] == "bind":

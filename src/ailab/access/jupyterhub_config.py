@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ailab.access.authenticator import LabAuthenticator
+from ailab.access.cookies import LOGIN_DAYS, OPTIONS
 from ailab.access.services import PORTAL_PREFIX, socket_url
 from ailab.access.spawner import LabSpawner
-from ailab.i18n import translate
+from ailab.i18n import translate, use_language
 from ailab.paths import LabPaths
 
 SERVICE = "ailab"
+# What the hub's pages and JSON say to a browser, besides JupyterHub's own policy.
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin", "Cache-Control": "no-store"}
 
 
 def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
@@ -48,6 +51,8 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
             "init_spawners_timeout": 0,
             "allow_named_servers": False,
             "concurrent_spawn_limit": 0,
+            "cookie_max_age_days": LOGIN_DAYS,
+            "tornado_settings": {"cookie_options": OPTIONS, "headers": HEADERS},
             "activity_resolution": 60,
             "last_activity_interval": 300,
         },
@@ -79,6 +84,7 @@ def words_of(language: str) -> Callable[[Any], Callable[[str], str]]:
 
 
 def apply(config: Any) -> None:
+    use_language(os.environ["AILAB_LANGUAGE"])
     for name, traits in settings(LabPaths(Path(os.environ["AILAB_LAB"])), os.environ).items():
         config[name].update(traits)
 

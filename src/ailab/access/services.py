@@ -52,7 +52,9 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapping[str, str]) -> list[TaskSpec]:
     """The proxy, the hub and TensorBoard. Secrets travel in the environment, never in a command line."""
     base = base_environment(os.environ)
-    proxy = ["--ip", settings.access.bind, "--port", str(settings.access.port)]
+    rules = Path(__file__).with_name("proxy_rules.cjs")
+    node = [str(tools.node), "--max-old-space-size=64", "--optimize-for-size", f"--require={rules}", str(tools.proxy)]
+    proxy = ["--no-x-forward", "--ip", settings.access.bind, "--port", str(settings.access.port)]
     proxy += [
         "--api-socket",
         str(lab.run / "proxy-api.sock"),
@@ -77,8 +79,12 @@ def service_specs(settings: Settings, lab: LabPaths, tools: Tools, secrets: Mapp
             id="proxy",
             name="proxy",
             kind=TaskKind.service,
-            command=(str(tools.node), "--max-old-space-size=64", "--optimize-for-size", str(tools.proxy), *proxy),
-            environment=base | {"CONFIGPROXY_AUTH_TOKEN": secrets["proxy-token"]},
+            command=(*node, *proxy),
+            environment=base
+            | {
+                "CONFIGPROXY_AUTH_TOKEN": secrets["proxy-token"],
+                "AILAB_TRUSTED_PROXIES": ",".join(settings.access.trusted_proxies),
+            },
             cwd=folder,
             ports=(settings.access.port, str(lab.run / "proxy-api.sock")),
             grace=3.0,

@@ -7,6 +7,7 @@ import re
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from ailab.store import users as table
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
 
+# Of names without a user: more than anybody can try while one of them is locked.
+STRANGERS_KNOWN = 10_000
 FAILURES_ALLOWED = 5
 LOCKED_SECONDS = 300.0
 LINK_SECONDS = 600.0
@@ -53,6 +56,9 @@ class Users:
         self._engine = store.engine
         # One check at a time: argon2id takes 64 MiB on purpose, and guesses must not be made side by side.
         self._one_at_a_time = threading.Lock()
+        # Names that no user has are locked as others are, so that a lock does not tell who there is: the name, its
+        # failures, and until when it is locked.
+        self._strangers: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     @cached_property
     def _hasher(self) -> PasswordHasher:
@@ -103,17 +109,26 @@ class Users:
         row = self._row(name)
         return bool(row and (row["must_change"] or row["link_until"] > time.time()))
 
-    def log_in(self, name: str, password: str, *, address: str) -> User:
+    def log_in(self, name: str, password: str, *, address: str, one_time: bool = True) -> User:
         """The user, when the password is right and the account is not locked; else `Forbidden`.
 
-        `FAILURES_ALLOWED` wrong passwords lock the account for `LOCKED_SECONDS`. A one-time password works once.
+        `FAILURES_ALLOWED` wrong passwords lock the name for `LOCKED_SECONDS`, whether a user has it or not. A one-time
+        password works once, and not at all unless `one_time`.
         """
         with self._one_at_a_time:
             row = self._row(name)
-            locked = row is not None and row["locked_until"] > time.time()
+            nobodys = self._strangers.get(name, (0, 0.0))
+            failures, locked_until = (row["failures"], row["locked_until"]) if row else nobodys
+            locked = locked_until > time.time()
             right = self._matches(row, password)
             if row is None or locked or not right or row["spent"]:
-                raise self._refuse(name, row, locked=locked, right=right, address=address)
+                known = row is not None
+                seconds = locked_until - time.time() if locked else 0.0
+                if not locked and not right:
+                    seconds = self._count_failure(name, failures + 1, known=known)
+                raise self._refuse(name, known=known, locked=locked, right=right, seconds=seconds, address=address)
+            if row["must_change"] and not one_time:
+                raise Forbidden(_("Choose a password of your own first."), remedy=_("Log in with a browser."))
             with self._engine.begin() as connection:
                 change = update(table).where(table.c.name == name)
                 connection.execute(change.values(failures=0, locked_until=0.0, spent=row["must_change"]))
@@ -123,31 +138,41 @@ class Users:
     def _matches(self, row: dict[str, Any] | None, password: str) -> bool:
         from argon2.exceptions import VerificationError
 
+        # Made for every name alike: the first guess of a process would tell by its time who there is.
+        nobodys = self._nobodys_hash
         try:
-            return self._hasher.verify(row["password_hash"] if row else self._nobodys_hash, password)
+            return self._hasher.verify(row["password_hash"] if row else nobodys, password)
         except VerificationError:
             return False
 
-    def _refuse(self, name: str, row: dict[str, Any] | None, *, locked: bool, right: bool, address: str) -> Forbidden:
-        """Note a failed login, lock the account when it was one too many, and say what the person may know."""
-        reason = "locked" if locked else "one-time password used" if right else "wrong password"
-        failures = 0 if row is None or locked or right else row["failures"] + 1
+    def _count_failure(self, name: str, failures: int, *, known: bool) -> float:
+        """Note a wrong password, which locks the name when it was one too many: for how many seconds."""
         locks = failures >= FAILURES_ALLOWED
-        with self._engine.begin() as connection:
-            if failures:
-                until = time.time() + LOCKED_SECONDS if locks else 0.0
+        kept, until = (0, time.time() + LOCKED_SECONDS) if locks else (failures, 0.0)
+        if known:
+            with self._engine.begin() as connection:
                 change = update(table).where(table.c.name == name)
-                connection.execute(change.values(failures=0 if locks else failures, locked_until=until))
-            detail = {"address": address, "reason": reason if row else "no such user"}
+                connection.execute(change.values(failures=kept, locked_until=until))
+        else:
+            self._strangers[name] = (kept, until)
+            self._strangers.move_to_end(name)
+            while len(self._strangers) > STRANGERS_KNOWN:
+                self._strangers.popitem(last=False)
+        return LOCKED_SECONDS if locks else 0.0
+
+    def _refuse(self, name: str, *, known: bool, locked: bool, right: bool, seconds: float, address: str) -> Forbidden:
+        """Record a failed login, and say what the person may know. `seconds`: how long the name is locked from now."""
+        reason = "locked" if locked else "one-time password used" if right else "wrong password"
+        with self._engine.begin() as connection:
+            detail = {"address": address, "reason": reason if known else "no such user"}
             record(connection, actor=name[:64], kind="login", subject=name[:64], after="refused", detail=detail)
-            if locks:
+            if seconds and not locked:
                 lock = {"address": address, "seconds": LOCKED_SECONDS}
-                record(connection, actor=name, kind="login", subject=name, after="locked", detail=lock)
-        if locked or locks:
-            seconds = LOCKED_SECONDS if row is None or locks else max(1.0, row["locked_until"] - time.time())
+                record(connection, actor=name[:64], kind="login", subject=name[:64], after="locked", detail=lock)
+        if seconds:
             return Forbidden(
                 _("Too many wrong passwords: {name} is locked for {minutes} more minutes.").format(
-                    name=name, minutes=int(-(-seconds // 60))
+                    name=name, minutes=int(-(-max(1.0, seconds) // 60))
                 ),
                 remedy=_("Wait, or log in with a link: ailab open"),
             )

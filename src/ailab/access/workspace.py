@@ -46,7 +46,11 @@ def main() -> None:
     configure()
     leave_out_the_hub()
     from jupyterhub.singleuser.extension import JupyterHubSingleUser
+    from tornado.web import RequestHandler
 
+    from ailab.access.cookies import keep_cookies_here
+
+    keep_cookies_here(RequestHandler)
     # A subclass would do, but Jupyter finds an extension by the package of its class.
     JupyterHubSingleUser.check_hub_version = no_check
     JupyterHubSingleUser.launch_instance()

@@ -16,7 +16,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": {"python3"}},
     "LabApp": {"extra_labextensions_path": [str(LAB_EXTENSIONS)]},
     "ServerApp": {
-        "jpserver_extensions": {"jupyter_lsp": False, "notebook_shim": False, "ailab.access.kept_outputs": True},
+        "jpserver_extensions": {
+            "jupyter_lsp": False,
+            "notebook_shim": False,
+            "ailab.access.kept_outputs": True,
+            "ailab.access.ended_logins": True,
+        },
         "kernel_websocket_connection_class": "ailab.access.kept_outputs.Connection",
     },
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
 from ailab import __version__
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes import jobs, lab, people, tasks, workspaces
-from ailab.errors import AilabError, UsageError
+from ailab.portal.error_answers import answer_errors
+from ailab.portal.request_body import WholeBody
+from ailab.portal.request_language import InLanguage, accepted_language
 
 
 def local_api(parts: Parts) -> FastAPI:
@@ -18,22 +18,7 @@ def local_api(parts: Parts) -> FastAPI:
     app.state.parts = parts
     for noun in (lab, tasks, workspaces, people, jobs):
         app.include_router(noun.router, prefix="/api")
+    app.add_middleware(WholeBody)
+    app.add_middleware(InLanguage, choose=accepted_language)
     answer_errors(app)
     return app
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Answer our errors, and FastAPI's own, in the one JSON shape."""
-
-    def ours(_request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, AilabError)
-        return JSONResponse(error.body(), error.http_status)
-
-    def invalid(_request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return JSONResponse(UsageError(f"{place}: {first['msg']}").body(), UsageError.http_status)
-
-    app.add_exception_handler(AilabError, ours)
-    app.add_exception_handler(RequestValidationError, invalid)

@@ -15,6 +15,7 @@ from ailab.daemon.comparison import comparison, tensorboard_link
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import repeated, submitted
+from ailab.daemon.sessions import end_sessions
 from ailab.errors import NotFound
 from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
@@ -50,6 +51,9 @@ class DaemonBackstage:
 
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None:
         self._parts.users.change_password(user, new, current=current, address=address)
+
+    def end_sessions(self, user: str, token: str, browser: str) -> dict[str, Any]:
+        return end_sessions(self._parts, user, token, browser)
 
     def workspace_note(self, user: str) -> str:
         """What `user` should know of their workspace beside its state; empty where there is nothing."""

@@ -21,12 +21,15 @@ from pydantic import (
 from ailab.jobs.gangs import Strategy
 from ailab.jobs.model import After, JobRequest
 from ailab.settings import parse_optional_size
+from ailab.validation import PlainText
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _AFTER = re.compile(r"(\d+)(?::(ok|any))?")
 _ARRAY = re.compile(r"(\d+)-(\d+)")
 LARGEST_ARRAY = 10_000
+# As many as any number has that SQLite can hold.
+_DIGITS = 18
 
 
 def parse_duration(value: object) -> float:
@@ -51,7 +54,7 @@ def parse_moment(value: object) -> float:
         return moment.timestamp() + (86400.0 if moment.timestamp() <= time.time() else 0.0)
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError('a moment is written "18:30" or "2026-12-24 18:30"') from None
 
 
@@ -60,7 +63,7 @@ def parse_after(value: object) -> After:
     if isinstance(value, After):
         return value
     match = _AFTER.fullmatch(str(value).removeprefix("job-"))
-    if match is None:
+    if match is None or len(match[1]) > _DIGITS:
         raise ValueError('what it comes after is written "12", "12:ok" or "12:any"')
     return After(int(match[1]), match[2] or "ok")
 
@@ -70,7 +73,7 @@ def parse_array(value: object) -> tuple[int, int] | None:
     if value in (None, ""):
         return None
     match = _ARRAY.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or not int(match[1]) <= int(match[2]) < int(match[1]) + LARGEST_ARRAY:
+    if match is None or len(match[2]) > _DIGITS or not int(match[1]) <= int(match[2]) < int(match[1]) + LARGEST_ARRAY:
         raise ValueError(f'an array is written "1-20", of at most {LARGEST_ARRAY} parts')
     return int(match[1]), int(match[2])
 
@@ -80,8 +83,9 @@ def parse_memory(value: object) -> int:
     return 0 if value == 0 and isinstance(value, int) else parse_optional_size(value)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400)]
-Moment = Annotated[float, BeforeValidator(parse_moment)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, le=366 * 86400, allow_inf_nan=False)]
+# To the end of the year 9999, the last that Python's dates have.
+Moment = Annotated[float, BeforeValidator(parse_moment), Field(ge=0, le=253402300799, allow_inf_nan=False)]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -90,9 +94,9 @@ class JobWish(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: list[str] = Field(min_length=1, description="The words of the command.")
-    cwd: str = Field("", description="The folder in which it runs; empty: that of job.toml, or where you are.")
-    name: str = Field("", max_length=100, description="What the job is called; empty: after its command.")
+    command: list[PlainText] = Field(min_length=1, description="The words of the command.")
+    cwd: PlainText = Field("", description="The folder in which it runs; empty: that of job.toml, or where you are.")
+    name: PlainText = Field("", max_length=100, description="What the job is called; empty: after its command.")
     workers: int = Field(1, ge=1, le=256, description="How many train together; CPUs, memory and GPUs are each one's.")
     strategy: Strategy | None = Field(
         None, validate_default=True, description="How they do: mirrored, multiworker, ps or horovod."
@@ -111,14 +115,14 @@ class JobWish(BaseModel):
     timeout: Duration = Field(0.0, description='The longest that it may run: "2h"; 0: as long as it takes.')
     grace: Duration = Field(30.0, description="How long it may take to end when it is stopped, to save its state.")
     resume: bool = Field(False, description="Start it again when the machine went down under it.")
-    env: dict[Variable, str] = Field({}, description="Variables; their values are shown to nobody.")
+    env: dict[Variable, PlainText] = Field({}, description="Variables; their values are shown to nobody.")
     array: Annotated[tuple[int, int] | None, BeforeValidator(parse_array)] = Field(
         None, description='Many jobs with the numbers "1-20" in AILAB_ARRAY_INDEX.'
     )
     at: Moment = Field(0.0, description='Not before: "18:30", "2026-12-24 18:30".')
     every: Duration = Field(0.0, description='Again and again: "1d", first at `at`.')
     seed: int | None = Field(None, ge=0, lt=2**32, description="Of all random numbers: PYTHONHASHSEED, AILAB_SEED.")
-    inputs: list[str] = Field([], description="Files and folders that it reads, whose fingerprints are kept.")
+    inputs: list[PlainText] = Field([], description="Files and folders that it reads, whose fingerprints are kept.")
 
     @field_validator("strategy")
     @classmethod

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from ailab import __version__
-from ailab.errors import AilabError, Forbidden
-from ailab.i18n import LANGUAGES, _
+from ailab.errors import AilabError
+from ailab.i18n import LANGUAGES
+from ailab.portal.answer_headers import SafeHeaders
 from ailab.portal.backstage import Backstage
+from ailab.portal.client_address import client_address, is_https
+from ailab.portal.error_answers import answer_errors, wants_page
 from ailab.portal.forward import Forwarder
 from ailab.portal.job_api import add_job_api
 from ailab.portal.job_pages import JobPages
 from ailab.portal.job_routes import add_job_pages, add_notebook_jobs
 from ailab.portal.lease_pages import LeasePages, add_lease_pages
-from ailab.portal.login import COOKIE, PREFIX, Logins, NotLoggedIn
+from ailab.portal.login import COOKIE, PREFIX, SESSION_SECONDS, Logins, NotLoggedIn
 from ailab.portal.pages import Pages
-from ailab.portal.session import HEADERS, User
+from ailab.portal.request_body import WholeBody
+from ailab.portal.request_language import InLanguage
+from ailab.portal.session import HEADERS, PASSWORD_PAGE, OwnPasswordFirst, User, refuse_foreign_form
 
 _STATE_COOKIE = "ailab-login"
+# JupyterHub's, which names a browser's session: the tokens of JupyterLab's pages in it bear this name.
+HUB_SESSION = "jupyterhub-session-id"
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -34,8 +40,11 @@ def create_portal(backstage: Backstage) -> FastAPI:
         title="ailab", version=__version__, docs_url=None, redoc_url=None, openapi_url=f"{PREFIX}openapi.json"
     )
     logins, pages, forwarder = Logins(backstage), Pages(backstage), Forwarder(backstage.forwarded)
-
     app.state.logins = logins
+    # The last one sees a request first.
+    app.add_middleware(WholeBody, streamed=tuple(f"{PREFIX}{tool}/" for tool in backstage.forwarded))
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(InLanguage, choose=pages.language)
 
     @app.get(f"{PREFIX}health")
     async def health() -> dict[str, bool]:
@@ -55,8 +64,6 @@ def create_portal(backstage: Backstage) -> FastAPI:
 
     @app.get(PREFIX)
     async def home(request: Request, user: User) -> Response:
-        if await asyncio.to_thread(backstage.must_change_password, user.user):
-            return RedirectResponse(f"{PREFIX}password", 303)
         return HTMLResponse(await asyncio.to_thread(pages.home, request, user), headers=HEADERS)
 
     @app.get(f"{PREFIX}live")
@@ -76,70 +83,89 @@ def create_portal(backstage: Backstage) -> FastAPI:
         again: Annotated[str, Form(max_length=1024)],
         current: Annotated[str, Form(max_length=1024)] = "",
     ) -> Response:
-        if not user.form_token or not secrets.compare_digest(form_token, user.form_token):
-            raise Forbidden(_("This form is too old."), remedy=_("Open the page again."))
+        refuse_foreign_form(user, form_token)
         try:
             if new != again:
                 raise AilabError(pages.say(request, "The two new passwords differ."))
-            address = request.headers.get("x-forwarded-for", "").split(",")[0]
+            address = client_address(request)
             await asyncio.to_thread(backstage.change_password, user.user, new, current or None, address)
         except AilabError as error:
             page = await asyncio.to_thread(pages.password, request, user, error.message)
             return HTMLResponse(page, 422, headers=HEADERS)
-        return RedirectResponse(PREFIX, 303)
+        name, browser = logins.end_others(user), request.cookies.get(HUB_SESSION, "")
+        cookie = await asyncio.to_thread(backstage.end_sessions, user.user, user.token, browser)
+        answer = RedirectResponse(PREFIX, 303)
+        set_cookie(request, answer, COOKIE, name, max_age=int(SESSION_SECONDS))
+        set_cookie(request, answer, cookie["name"], cookie["value"], path=cookie["path"], max_age=cookie["max_age"])
+        return answer
 
     @app.get(f"{PREFIX}language/{{code}}")
-    async def choose_language(code: str) -> Response:
+    async def choose_language(request: Request, code: str) -> Response:
         answer = RedirectResponse(PREFIX, 303)
         if code in LANGUAGES:
-            answer.set_cookie("ailab-language", code, max_age=365 * 86400, path=PREFIX, samesite="lax", httponly=True)
+            set_cookie(request, answer, "ailab-language", code, max_age=365 * 86400)
         return answer
 
     @app.get(f"{PREFIX}oauth_callback")
     async def oauth_callback(request: Request, code: str = "", state: str = "") -> Response:
         name, target = await logins.finish(code, state, request.cookies.get(_STATE_COOKIE, ""))
         answer = RedirectResponse(target, 303)
-        secure = request.headers.get("x-forwarded-proto", "").startswith("https")
-        answer.set_cookie(COOKIE, name, path=PREFIX, httponly=True, samesite="lax", secure=secure)
+        set_cookie(request, answer, COOKIE, name, max_age=int(SESSION_SECONDS))
         answer.delete_cookie(_STATE_COOKIE, path=PREFIX)
         return answer
 
     @app.get(f"{PREFIX}logout")
-    async def logout(request: Request) -> Response:
-        logins.end(request)
-        answer = RedirectResponse("/hub/logout", 303)
-        answer.delete_cookie(COOKIE, path=PREFIX)
-        return answer
+    async def logout() -> Response:
+        """Nothing ends here: the hub has a page with a button."""
+        return RedirectResponse("/hub/logout", 303)
+
+    @app.get(f"{PREFIX}logged-out")
+    async def logged_out(request: Request) -> Response:
+        """Where the hub sends a browser that it has logged out."""
+        await logins.end_if_over(request)
+        return RedirectResponse("/hub/login", 303)
 
     add_job_pages(app, JobPages(backstage, pages))
     add_notebook_jobs(app, backstage)
     add_job_api(app, backstage)
     add_lease_pages(app, LeasePages(backstage, pages))
 
-    @app.api_route(f"{PREFIX}{{tool}}/{{path:path}}", methods=_METHODS, include_in_schema=False)
-    async def tool(tool: str, request: Request, user: User) -> Response:
-        if tool not in backstage.forwarded:
-            raise AilabError(_("There is no such page."), remedy=PREFIX)
+    for tool in backstage.forwarded:
+        _add_tool(app, tool, backstage, forwarder)
+    app.mount(f"{PREFIX}static", StaticFiles(directory=Path(__file__).with_name("static")))
+
+    answer = answer_errors(app, pages.problem)
+
+    async def to_login(request: Request, error: Exception) -> Response:
+        if not wants_page(request) or request.url.path.endswith("oauth_callback"):
+            return await answer(request, error)
+        address, browser = logins.begin(_inside(request))
+        redirect = RedirectResponse(address, 303)
+        set_cookie(request, redirect, _STATE_COOKIE, browser, max_age=600)
+        return redirect
+
+    async def to_password(request: Request, error: Exception) -> Response:
+        return RedirectResponse(PASSWORD_PAGE, 303) if wants_page(request) else await answer(request, error)
+
+    app.add_exception_handler(NotLoggedIn, to_login)
+    app.add_exception_handler(OwnPasswordFirst, to_password)
+    return app
+
+
+def _add_tool(app: FastAPI, tool: str, backstage: Backstage, forwarder: Forwarder) -> None:
+    @app.api_route(f"{PREFIX}{tool}/{{path:path}}", methods=_METHODS, include_in_schema=False)
+    async def forwarded(request: Request, user: User) -> Response:
         await asyncio.to_thread(backstage.prepare, tool)
         return await forwarder.forward(tool, request)
 
-    app.mount(f"{PREFIX}static", StaticFiles(directory=Path(__file__).with_name("static")))
-    app.router.routes.insert(0, app.router.routes.pop())
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, AilabError)
-        wants_page = "text/html" in request.headers.get("accept", "")
-        if isinstance(error, NotLoggedIn) and wants_page and not request.url.path.endswith("oauth_callback"):
-            address, browser = logins.begin(_inside(request))
-            answer = RedirectResponse(address, 303)
-            answer.set_cookie(_STATE_COOKIE, browser, path=PREFIX, httponly=True, samesite="lax", max_age=600)
-            return answer
-        if wants_page:
-            return HTMLResponse(pages.problem(request, error), error.http_status, headers=HEADERS)
-        return JSONResponse(error.body(), error.http_status)
-
-    app.add_exception_handler(AilabError, refuse)
-    return app
+def set_cookie(
+    request: Request, answer: Response, name: str, value: str, *, path: str = PREFIX, max_age: int | None = None
+) -> None:
+    """Give the browser a cookie that no script reads, no other site's form sends, and no plain connection after
+    HTTPS carries."""
+    secure = is_https(request)
+    answer.set_cookie(name, value, path=path, max_age=max_age, httponly=True, samesite="lax", secure=secure)
 
 
 def _inside(request: Request) -> str:

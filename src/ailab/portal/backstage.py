@@ -28,6 +28,10 @@ class Backstage(Protocol):
 
     def change_password(self, user: str, new: str, current: str | None, address: str) -> None: ...
 
+    def end_sessions(self, user: str, token: str, browser: str) -> dict[str, Any]:
+        """End all logins of `user` at the hub and the workspaces but those of the session that `token` and the hub's
+        session `browser` belong to. Answers with the hub's new cookie for it: name, value, path, max_age."""
+
     def leases(self) -> dict[str, Any]: ...
 
     def workspace_note(self, user: str) -> str: ...

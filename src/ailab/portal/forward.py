@@ -11,6 +11,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from ailab.errors import AilabError
 from ailab.i18n import _
+from ailab.portal.answer_headers import tool_policy
 
 # Connection-wise headers (RFC 9110, 7.6.1), and what must not pass the door in either direction.
 _KEPT_BACK = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host"}
@@ -52,7 +53,8 @@ class Forwarder:
                 remedy=_("Wait a moment and reload; ailab status shows it."),
             ) from error
         kept = {key: value for key, value in answer.headers.items() if key.lower() not in _KEPT_BACK}
-        return StreamingResponse(_body(answer), answer.status_code, headers=kept)
+        policy = tool_policy(request.url.path, kept)
+        return StreamingResponse(_body(answer), answer.status_code, headers=kept | policy)
 
 
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:

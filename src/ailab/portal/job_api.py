@@ -12,6 +12,7 @@ from ailab.portal.backstage import Backstage
 from ailab.portal.job_rights import refuse_others
 from ailab.portal.login import PREFIX
 from ailab.portal.session import User
+from ailab.validation import RowId
 
 
 class Asked(BaseModel):
@@ -32,21 +33,21 @@ def add_job_api(app: FastAPI, backstage: Backstage) -> None:
         return await asyncio.to_thread(backstage.find_jobs, state, owner, name, max(1, min(limit, 1000)))
 
     @app.get(f"{jobs}/{{job}}")
-    async def get_job(user: User, job: int) -> dict[str, Any]:
+    async def get_job(user: User, job: RowId) -> dict[str, Any]:
         return await asyncio.to_thread(backstage.job, job)
 
     @app.get(f"{jobs}/{{job}}/log")
-    async def get_log(user: User, job: int, member: int = 0, after: int = 0) -> dict[str, Any]:
+    async def get_log(user: User, job: RowId, member: int = 0, after: int = 0) -> dict[str, Any]:
         await asyncio.to_thread(refuse_others, backstage, user.user, job)
         return await asyncio.to_thread(backstage.job_log, job, max(0, member), max(0, after))
 
     @app.post(f"{jobs}/{{job}}/stop")
-    async def stop_job(user: User, job: int) -> dict[str, Any]:
+    async def stop_job(user: User, job: RowId) -> dict[str, Any]:
         await asyncio.to_thread(refuse_others, backstage, user.user, job)
         await asyncio.to_thread(backstage.stop_job, job, user.user)
         return await asyncio.to_thread(backstage.job, job)
 
     @app.post(f"{jobs}/{{job}}/rerun")
-    async def rerun_job(user: User, job: int) -> dict[str, Any]:
+    async def rerun_job(user: User, job: RowId) -> dict[str, Any]:
         await asyncio.to_thread(refuse_others, backstage, user.user, job)
         return await asyncio.to_thread(backstage.rerun_job, job, user.user)

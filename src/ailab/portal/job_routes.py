@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from ailab.errors import Forbidden
-from ailab.i18n import _
 from ailab.portal.backstage import Backstage
 from ailab.portal.job_pages import JobPages
 from ailab.portal.login import PREFIX
 from ailab.portal.once import Once
-from ailab.portal.session import HEADERS, User
+from ailab.portal.session import HEADERS, User, refuse_foreign_form
+from ailab.validation import RowId
 
-Jobs = Annotated[list[int], Query()]
+Jobs = Annotated[list[RowId], Query()]
 
 
 class NotebookJob(BaseModel):
@@ -65,16 +63,15 @@ def add_job_pages(app: FastAPI, pages: JobPages) -> None:
         return RedirectResponse(await asyncio.to_thread(pages.tensorboard, job), 303)
 
     @app.get(f"{PREFIX}jobs/{{job}}")
-    async def job(request: Request, user: User, job: int) -> Response:
+    async def job(request: Request, user: User, job: RowId) -> Response:
         return HTMLResponse(await asyncio.to_thread(pages.job, request, user, job), headers=HEADERS)
 
     @app.get(f"{PREFIX}jobs/{{job}}/live")
-    async def job_live(request: Request, user: User, job: int) -> Response:
+    async def job_live(request: Request, user: User, job: RowId) -> Response:
         return HTMLResponse(await asyncio.to_thread(pages.job_live, request, user, job), headers=HEADERS)
 
     @app.post(f"{PREFIX}jobs/{{job}}/stop")
-    async def stop(user: User, job: int, form_token: Annotated[str, Form()]) -> Response:
-        if not user.form_token or not secrets.compare_digest(form_token, user.form_token):
-            raise Forbidden(_("This form is too old."), remedy=_("Open the page again."))
+    async def stop(user: User, job: RowId, form_token: Annotated[str, Form()]) -> Response:
+        refuse_foreign_form(user, form_token)
         await asyncio.to_thread(pages.stop, user, job)
         return RedirectResponse(f"{PREFIX}jobs/{job}", 303)

@@ -5,6 +5,7 @@ Importing jupyterhub's own HubOAuth costs the daemon tens of MB that the idle bu
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -16,7 +17,7 @@ from urllib.parse import quote, urlencode
 import httpx
 from fastapi import Request
 
-from ailab.errors import AilabError
+from ailab.errors import AilabError, NotRunning
 from ailab.i18n import _
 from ailab.portal.backstage import Backstage
 
@@ -37,13 +38,15 @@ class NotLoggedIn(AilabError):
 
 @dataclass
 class Session:
-    """A browser that has logged in: the hub's token stays here, the browser holds only a random name for it."""
+    """A browser that has logged in: the hub's token stays here, the browser holds only a random name for it.
+    `must_choose`: its person has yet to choose a password of their own."""
 
     token: str
     user: str
     form_token: str
     made: float
     checked: float
+    must_choose: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Logins:
     """Sessions in memory: a daemon that starts anew asks the hub again, without the person noticing."""
 
     def __init__(self, backstage: Backstage) -> None:
+        self._backstage = backstage
         self._secret = backstage.service_token
         transport = httpx.AsyncHTTPTransport(uds=str(backstage.hub_socket))
         self._hub = httpx.AsyncClient(transport=transport, base_url="http://hub", timeout=10.0)
@@ -69,7 +73,7 @@ class Logins:
         scheme, _space, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() in ("token", "bearer") and token:
             user = await self._user_of(token)
-            return Session(token, user, "", 0, 0) if user else None
+            return Session(token, user, "", 0, 0, await self._must_choose(user)) if user else None
         name = request.cookies.get(COOKIE, "")
         session = self._sessions.get(name)
         if session is None:
@@ -80,10 +84,17 @@ class Logins:
                 self._sessions.pop(name, None)
                 return None
             session.checked = now
+        if session.must_choose:
+            session.must_choose = await self._must_choose(session.user)
         return session
+
+    async def _must_choose(self, user: str) -> bool:
+        return await asyncio.to_thread(self._backstage.must_change_password, user)
 
     async def _user_of(self, token: str) -> str | None:
         """The user that a token belongs to and that may use this service; None otherwise."""
+        if not token.isascii():
+            return None
         try:
             answer = await self._hub.get("/hub/api/user", headers={"Authorization": f"token {token}"})
         except httpx.HTTPError:
@@ -115,7 +126,7 @@ class Logins:
         """The name of the new session and where the person wanted to go. Raises `NotLoggedIn`."""
         pending = self._pending.pop(state, None)
         fresh = pending is not None and time.monotonic() - pending.made < STATE_SECONDS
-        if pending is None or not fresh or not secrets.compare_digest(pending.browser, browser):
+        if pending is None or not fresh or not same_text(pending.browser, browser):
             raise NotLoggedIn(
                 _("This login is too old or not from this browser."), remedy=_("Open the lab's page again.")
             )
@@ -127,16 +138,41 @@ class Logins:
             "redirect_uri": f"{PREFIX}oauth_callback",
             "code_verifier": pending.verifier,
         }
-        answer = await self._hub.post("/hub/api/oauth2/token", data=form)
+        try:
+            answer = await self._hub.post("/hub/api/oauth2/token", data=form)
+        except httpx.HTTPError as error:
+            raise NotRunning(_("The hub does not answer."), remedy=_("See what runs: ailab status")) from error
         token = answer.json().get("access_token") if answer.status_code == httpx.codes.OK else None
         user = await self._user_of(token) if token else None
         if token is None or user is None:
             raise NotLoggedIn(_("The hub did not confirm this login."), remedy=_("Open the lab's page again."))
-        name, now = secrets.token_urlsafe(32), time.monotonic()
-        self._sessions[name] = Session(token, user, secrets.token_urlsafe(24), now, now)
+        now = time.monotonic()
+        session = Session(token, user, secrets.token_urlsafe(24), now, now, await self._must_choose(user))
+        return self._keep(session), pending.target
+
+    def _keep(self, session: Session) -> str:
+        """Note a session under a new name."""
+        name = secrets.token_urlsafe(32)
+        self._sessions[name] = session
         while len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
-        return name, pending.target
+        return name
 
-    def end(self, request: Request) -> None:
-        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+    def end_others(self, session: Session) -> str:
+        """End all sessions of the person but this one, which gets a new name: what its cookie is from now on."""
+        mine = [name for name, other in self._sessions.items() if other.user == session.user]
+        for name in mine:
+            del self._sessions[name]
+        return self._keep(session) if session.form_token else ""
+
+    async def end_if_over(self, request: Request) -> None:
+        """Forget the session of this browser if the hub has ended it."""
+        name = request.cookies.get(COOKIE, "")
+        session = self._sessions.get(name)
+        if session is not None and await self._user_of(session.token) != session.user:
+            self._sessions.pop(name, None)
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts, of which a browser has sent one, are the same: compared in constant time."""
+    return secrets.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))

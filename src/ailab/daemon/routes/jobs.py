@@ -19,6 +19,7 @@ from ailab.jobs.differences import diff
 from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
+from ailab.validation import RowId
 from ailab.working import refuse_impossible, refuse_strategy
 
 router = APIRouter(tags=["jobs"])
@@ -74,7 +75,7 @@ def default_cpus(parts: Parts, gpus: int, workers: int) -> int:
 
 @router.get("/jobs")
 def list_jobs(
-    request: Request, state: str = "", owner: str = "", name: str = "", array: int | None = None, limit: int = 50
+    request: Request, state: str = "", owner: str = "", name: str = "", array: RowId | None = None, limit: int = 50
 ) -> dict[str, Any]:
     """The newest jobs (of the states that `state` names, with commas), and how many there are in each state."""
     parts = _parts(request)
@@ -84,19 +85,19 @@ def list_jobs(
 
 
 @router.get("/jobs/{job}")
-def get_job(request: Request, job: int) -> dict[str, Any]:
+def get_job(request: Request, job: RowId) -> dict[str, Any]:
     return one_job(_parts(request), job)
 
 
 @router.get("/jobs/{job}/log")
-def get_log(request: Request, job: int, member: int = 0, after: int = 0) -> dict[str, Any]:
+def get_log(request: Request, job: RowId, member: int = 0, after: int = 0) -> dict[str, Any]:
     """The lines of its output, or of one of its workers, that are kept after the first `after`; those of all attempts
     are counted."""
     return job_log(_parts(request), job, max(0, member), max(0, after))
 
 
 @router.post("/jobs/{job}/stop")
-def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
+def stop(request: Request, job: RowId, wanted: Stop) -> dict[str, Any]:
     """Have a job end. Answers at once; one that runs has its grace to save its state."""
     parts = _parts(request)
     parts.jobs.ask_to_stop(job, wanted.actor, actor=wanted.actor)
@@ -104,7 +105,7 @@ def stop(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
 
 
 @router.post("/jobs/{job}/rerun")
-def rerun(request: Request, job: int, wanted: Stop) -> dict[str, Any]:
+def rerun(request: Request, job: RowId, wanted: Stop) -> dict[str, Any]:
     """Queue a job that runs exactly what another has run: its code, its environment, its arguments and seed."""
     return repeated(_parts(request), wanted.actor, job)
 
@@ -127,7 +128,7 @@ def repeated(parts: Parts, user: str, job: int) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job}/diff/{other}")
-def diff_jobs(request: Request, job: int, other: int) -> dict[str, Any]:
+def diff_jobs(request: Request, job: RowId, other: RowId) -> dict[str, Any]:
     """What the second has run otherwise than the first."""
     parts = _parts(request)
     first, second = (_snapshot_of(parts, one) for one in (job, other))
@@ -135,7 +136,7 @@ def diff_jobs(request: Request, job: int, other: int) -> dict[str, Any]:
 
 
 @router.get("/comparison")
-def compare_jobs(request: Request, job: Annotated[list[int], Query()]) -> dict[str, Any]:
+def compare_jobs(request: Request, job: Annotated[list[RowId], Query()]) -> dict[str, Any]:
     """Several jobs beside each other: what differs, what each metric came to, the curves."""
     return comparison(_parts(request), job)
 
@@ -153,7 +154,7 @@ def list_schedules(request: Request) -> list[dict[str, Any]]:
 
 
 @router.delete("/schedules/{schedule}")
-def remove_schedule(request: Request, schedule: int) -> None:
+def remove_schedule(request: Request, schedule: RowId) -> None:
     schedules.remove(_parts(request).lab.store, schedule)
 
 

@@ -23,6 +23,7 @@ class Login(BaseModel):
     password: str = Field("", max_length=1024)
     code: str = Field("", max_length=256)
     address: str = Field("", max_length=64)
+    one_time: bool = Field(True, description="Whether a one-time password will do.")
 
 
 class Name(BaseModel):
@@ -38,12 +39,19 @@ def log_in(request: Request, login: Login) -> User:
     users = _parts(request).users
     if login.code:
         return users.redeem(login.code, address=login.address)
-    return users.log_in(login.user, login.password, address=login.address)
+    return users.log_in(login.user, login.password, address=login.address, one_time=login.one_time)
 
 
 @router.get("/users")
 def list_users(request: Request) -> list[str]:
     return _parts(request).users.names()
+
+
+@router.get("/users/{name}")
+def get_user(request: Request, name: str) -> dict[str, Any]:
+    """`must_change`: they have yet to choose a password of their own."""
+    users = _parts(request).users
+    return {"name": name, "admin": users.is_admin(name), "must_change": users.must_change(name)}
 
 
 @router.post("/users/first")

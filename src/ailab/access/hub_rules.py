@@ -1,0 +1,49 @@
+"""What holds for every page and call of the hub: cookies that stay on this site, a password of one's own first."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jupyterhub.apihandlers import APIHandler
+from jupyterhub.handlers import BaseHandler
+from jupyterhub.user import User
+from tornado import web
+
+from ailab.access.cookies import keep_cookies_here
+from ailab.access.services import PORTAL_PREFIX
+from ailab.i18n import _
+
+PASSWORD_PAGE = f"{PORTAL_PREFIX}password"
+PORTAL_CLIENT = "service-ailab"
+# What leads to that page and away from it, and what a workspace says of itself.
+_OPEN = re.compile(r"/hub/(login|login-link|logout|health|logo|static/.*|error/\d+|api/users/[^/]+/activity)")
+
+
+def install() -> None:
+    """Have all of the hub's handlers follow the rules."""
+    keep_cookies_here(BaseHandler)
+    plain_prepare = BaseHandler.prepare
+
+    async def prepare(handler: BaseHandler) -> None:
+        await plain_prepare(handler)
+        user = handler.current_user
+        if handler._finished or not isinstance(user, User) or _leads_to_password(handler):
+            return
+        if await handler.authenticator.must_choose(user.name):
+            if isinstance(handler, APIHandler):
+                raise web.HTTPError(403, _("Choose a password of your own first."))
+            handler.redirect(PASSWORD_PAGE)
+
+    BaseHandler.prepare = prepare
+
+
+def _leads_to_password(handler: Any) -> bool:
+    """Whether a person who has a one-time password needs this: the portal's own login, above all."""
+    path = handler.request.path
+    if _OPEN.fullmatch(path):
+        return True
+    if path == "/hub/api/oauth2/authorize":
+        return bool(handler.get_argument("client_id", "") == PORTAL_CLIENT)
+    token = handler.get_token()
+    return path == "/hub/api/user" and token is not None and token.client_id == PORTAL_CLIENT
