@@ -21,9 +21,11 @@ def log(tmp_path: Path) -> Iterator[LogFile]:
     made.close()
 
 
-def record(text: str, *, at: float = 1000.0, level: int = logging.ERROR, name: str = "ailab.loop") -> logging.LogRecord:
+def record(
+    text: str, *, at: float | None = None, level: int = logging.ERROR, name: str = "ailab.loop"
+) -> logging.LogRecord:
     made = logging.LogRecord(name, level, __file__, 1, text, None, None)
-    made.created = at
+    made.created = at or made.created
     return made
 
 

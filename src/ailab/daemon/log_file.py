@@ -62,7 +62,7 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._forget_ended(time.time())
+            self._forget_ended(record.created)
             if not self._is_repeated(record):
                 self._write(redact(self.format(record)))
         except Exception:
