@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ailab.access.workspace_client import WorkspaceServer
 
 DAEMON_SECONDS = 30.0
+# A daemon that leaves waits for what its loops are doing, but not for ever.
+LEAVE_SECONDS = 20.0
 SERVICES_SECONDS = 90.0
 STOP_SECONDS = 60.0
 OTHER_UP_SECONDS = 3600.0
@@ -85,11 +88,10 @@ def ensure_daemon(lab: Lab) -> None:
     lab.make_private_folders()
     private_folder(lab.paths.run)
     running = daemon_status(lab.client)
-    if running is not None and running.get("build") == build_of(lab):
+    if running is not None and running.get("build") == build_of(lab) and not _has_lost_loops(running):
         return
     if running is not None:
-        lab.client.post("/api/leave")
-        wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+        _end_daemon(lab)
     before = log_tail.end_of(lab.paths.daemon_log)
     process = start_detached(
         [sys.executable, "-I", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
@@ -112,6 +114,24 @@ def ensure_daemon(lab: Lab) -> None:
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
             detail=_last_lines(lab.paths.daemon_log, before),
         )
+
+
+def _has_lost_loops(status: dict[str, Any]) -> bool:
+    """Whether a loop of the daemon has ended or is stuck, which only another daemon repairs."""
+    return any(loop["state"] in ("dead", "stuck") for loop in status.get("loops", ()))
+
+
+def _end_daemon(lab: Lab) -> None:
+    """Have the daemon end, by force where it does not end by itself. The tasks go on."""
+    with suppress(NotRunning, TimedOut):
+        lab.client.post("/api/leave")
+    what = _("the old daemon to leave")
+    try:
+        wait_for(lambda: not daemon_pid(lab), timeout=LEAVE_SECONDS, what=what)
+    except TimedOut:
+        if (pid := daemon_pid(lab)) is not None:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=what)
 
 
 def _answers(client: Client) -> bool:
@@ -150,7 +170,8 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
             task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"
         ]
         tell(", ".join(waiting) or _("the hub answers soon"))
-        return document if document["state"] == "ready" else None
+        # With all that runs a failing loop of the daemon keeps nobody out; `status` names it.
+        return document if document["state"] == "ready" or (document["state"] == "degraded" and not waiting) else None
 
     try:
         return wait_for(look, timeout=SERVICES_SECONDS, what=_("the lab's services"), first=0.05)

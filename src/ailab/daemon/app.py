@@ -20,5 +20,7 @@ def local_api(parts: Parts) -> FastAPI:
         app.include_router(noun.router, prefix="/api")
     app.add_middleware(WholeBody)
     app.add_middleware(InLanguage, choose=accepted_language)
+    # The address at which a monitor looks first.
+    app.get("/health", tags=["lab"])(lab.health)
     answer_errors(app)
     return app

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from functools import partial
 
 from ailab.access.hub_client import drop_tcp_routes
@@ -12,6 +12,7 @@ from ailab.daemon.workspace_leases import runs_as, with_own_gpus, workspaces
 from ailab.errors import AilabError
 from ailab.runtimes.base import TaskKind, TaskSpec
 
+logger = logging.getLogger(__name__)
 MOVED = "moved-to-socket"
 
 
@@ -43,7 +44,7 @@ def _renewed(parts: Parts, spec: TaskSpec) -> TaskSpec:
         return with_own_gpus(parts, workspace_of(parts.lab, user, spec.environment))
     except AilabError as refused:
         # As when its image is not built yet: the person hears it when they start the workspace.
-        print(f"{spec.id}: {refused.message} {refused.remedy}", file=sys.stderr, flush=True)
+        logger.warning("%s: %s %s", spec.id, refused.message, refused.remedy)
         return spec
 
 
