@@ -12,7 +12,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
-    "downloads", "files", "engine", "engine_gpus", "migrations", "dpkg",
+    "downloads", "files", "engine", "engine_gpus", "migrations", "dpkg", "tether",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip
@@ -28,6 +28,7 @@ MAY_ALSO_USE = {
 WIRING = {
     "lab",
     "bringup",
+    "shutdown",
     "provision",
     "preflight",
     "change",
@@ -60,6 +61,7 @@ ALLOWED = {
 # Run on their own, by a Python that has no ailab: the shim, TensorBoard's server, what a job imports.
 STANDALONE = {
     "runtimes/shim.py",
+    "tether.py",
     "access/tensorboard_server.py",
     "access/mlflow_server.py",
     "images/finish_layer.py",

@@ -1,10 +1,9 @@
-"""Bringing a lab up and down: the steps, each of which does nothing when there is nothing to do."""
+"""Bringing a lab up: the steps, each of which does nothing when there is nothing to do."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ailab import files
+from ailab import files, shutdown
 from ailab.client import Client
 from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
@@ -24,7 +23,6 @@ from ailab.waiting import TimedOut, wait_for
 
 DAEMON_SECONDS = 30.0
 SERVICES_SECONDS = 90.0
-STOP_SECONDS = 60.0
 OTHER_UP_SECONDS = 3600.0
 GIVE_UP_AFTER_STARTS = 3
 _POLITE_SECONDS = 60.0
@@ -36,7 +34,8 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def one_at_a_time(lab: Lab, tell: Tell) -> Iterator[None]:
-    """Hold the lab's lock for `up` and `down`; another one's end is waited for, and said."""
+    """Hold the lab's lock for what prepares the lab or starts it; another one's end is waited for, and said. `down`
+    does not ask for it: see `shutdown`."""
     with (lab.paths.state / "up.lock").open("w") as held:
         if not files.try_lock(held.fileno()):
             tell(_("Another ailab works on this lab; waiting for it."))
@@ -78,20 +77,25 @@ def check_port(lab: Lab, holder: str = "") -> None:
     )
 
 
-def ensure_daemon(lab: Lab) -> None:
-    """A daemon of this ailab and these settings: one that answers stays, another one is replaced (tasks go on)."""
+def ensure_daemon(lab: Lab, mark: int) -> None:
+    """A daemon of this ailab and these settings: one that answers stays, another one is replaced (tasks go on).
+
+    `mark` is `shutdown.stop_mark` of when the person asked for it: after a later `down` none is started.
+    """
     from ailab.fingerprint import build_of
 
     lab.make_private_folders()
     private_folder(lab.paths.run)
+    shutdown.wait_for_other_down(lab)
+    shutdown.refuse_if_stopped(lab, mark)
     running = daemon_status(lab.client)
     if running is not None and running.get("build") == build_of(lab):
         return
     if running is not None:
         lab.client.post("/api/leave")
-        wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
     process = start_detached(
-        [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
+        [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root, "--mark", str(mark)],
         log=lab.paths.daemon_log,
         env=dict(os.environ),
         cwd=lab.paths.root,
@@ -106,6 +110,7 @@ def ensure_daemon(lab: Lab) -> None:
         error.detail = tail(lab.paths.daemon_log)
         raise
     if not _answers(lab.client):
+        shutdown.refuse_if_stopped(lab, mark)
         raise AilabError(
             _("The lab's daemon did not start."),
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
@@ -128,11 +133,6 @@ def daemon_status(client: Client) -> dict[str, Any] | None:
     except NotRunning:
         return None
     return document
-
-
-def daemon_pid(lab: Lab) -> int | None:
-    """The daemon that holds the lock, if any."""
-    return files.holder(lab.paths.run / "daemon.lock")
 
 
 def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
@@ -221,41 +221,6 @@ def _let_people_begin(lab: Lab, door: tuple[str, int], user: str) -> None:
     # A server that does not tell is not waited for.
     with suppress(AilabError):
         wait_for(nobody_computes, timeout=_POLITE_SECONDS, what="an idle workspace", first=0.5, last=1.0)
-
-
-def running_tasks(lab: Lab) -> list[str]:
-    """The ids of the lab's tasks that run, by the runtime's own word: true without a daemon, too."""
-    return [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]
-
-
-def stop_lab(lab: Lab) -> list[str]:
-    """Stop every task of the lab, then its daemon; with or without the daemon's help. Returns what ran."""
-    running = running_tasks(lab)
-    client = Client(lab.paths.daemon_socket, timeout=STOP_SECONDS)
-    try:
-        client.post("/api/down")
-        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
-        return running
-    except NotRunning:
-        pass
-    pid = daemon_pid(lab)
-    if pid is not None:
-        os.kill(pid, 9)
-        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
-    for task_id in running:
-        lab.runtime.stop(task_id)
-    return running
-
-
-def clear_run_folder(lab: Lab) -> None:
-    """Of a lab in which nothing runs, remove a run folder that stands outside of it: the next start makes it anew. The
-    caller is `one_at_a_time`."""
-    run = lab.paths.run
-    if run.is_relative_to(lab.paths.root) or not run.exists() or daemon_pid(lab) or running_tasks(lab):
-        return
-    # A kernel that somebody proves the environment in has its sockets there, too. One line for each that is bound.
-    if f" {run}/" not in Path("/proc/net/unix").read_text():
-        shutil.rmtree(private_folder(run))
 
 
 def tail(log: Path) -> str:

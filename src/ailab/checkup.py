@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ailab
-from ailab import bringup, downloads, engine, engine_gpus, provision
+from ailab import bringup, downloads, engine, engine_gpus, provision, shutdown
 from ailab.client import Client
 from ailab.doctor.facts import Daemon, Facts, Graphics, Probes
 from ailab.errors import AilabError
@@ -177,7 +177,7 @@ def _graphics(stack: Stack) -> Graphics:
 def _daemon(lab: Lab) -> Daemon:
     """Who holds the daemon's lock, and whether it answers; one that has just been started gets the time to."""
     try:
-        pid = bringup.daemon_pid(lab)
+        pid = shutdown.daemon_pid(lab)
     except PermissionError:
         return Daemon(None, answers=False)
     if pid is None:
@@ -191,7 +191,7 @@ def _daemon(lab: Lab) -> Daemon:
 
 
 def _running(lab: Lab) -> tuple[str, ...]:
-    return tuple(bringup.running_tasks(lab))
+    return tuple(shutdown.running_tasks(lab))
 
 
 def versions(facts: Facts) -> dict[str, str]:

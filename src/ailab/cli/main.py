@@ -6,11 +6,13 @@ import errno
 import gc
 import json
 import os
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
@@ -79,7 +81,15 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
     # Nearly all that a command makes, its modules above all, it keeps: looking for garbage takes a tenth of its time.
     gc.set_threshold(50_000)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """To be told to end is what Ctrl-C is: what was begun is ended, and what is half done is cleared away."""
+    raise KeyboardInterrupt
 
 
 def run(argv: list[str]) -> int:
