@@ -8,18 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ailab import files, shutdown
+from ailab import disk, files, shutdown
 from ailab.client import Client
 from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import private_folder
-from ailab.waiting import TimedOut, wait_for
+from ailab.waiting import TimedOut, interrupted_by, wait_for
 
 DAEMON_SECONDS = 30.0
 SERVICES_SECONDS = 90.0
@@ -133,6 +133,12 @@ def daemon_status(client: Client) -> dict[str, Any] | None:
     except NotRunning:
         return None
     return document
+
+
+def ends_when_disk_is_full(lab: Lab) -> AbstractContextManager[None]:
+    """Within, nobody waits for what a full disk keeps from happening: raises `DiskFull` once it is."""
+    folders = disk.folders_of(lab.paths.root, lab.machine)
+    return interrupted_by(lambda: disk.full_among(folders))
 
 
 def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:

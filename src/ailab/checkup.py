@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -67,7 +66,8 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
         uid=os.geteuid(),
         now=time.time(),
         installed=Path(ailab.__file__).stat().st_mtime,
-        temporary=Path(tempfile.gettempdir()),
+        # Not tempfile's: that asks for room to write, of which the disk checks tell.
+        temporary=Path(environ.get("TMPDIR") or "/tmp"),  # noqa: S108
         lacks_environment=environments is None,
         lacks_tools=tools.missing(machine),
         needs_engine=uses_engine(lab.settings.lab.runtime),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 from ailab import files
 from ailab.client import Client
@@ -19,12 +17,11 @@ from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import LabPaths, private_folder
 from ailab.runtimes import processes
-from ailab.waiting import wait_for
+from ailab.waiting import interrupted_by, wait_for
 
 STOP_SECONDS = 60.0
 # Another `down` waits for the engine and for tasks that save their state: as long as both may take.
 OTHER_DOWN_SECONDS = 180.0
-LOOK_SECONDS = 0.5
 
 Tell = Callable[[str], None]
 
@@ -33,10 +30,6 @@ class Stopped(Conflict):
     """`ailab down` was run while this command was starting the lab."""
 
     kind = "stopped"
-
-
-class _Interrupted(KeyboardInterrupt):
-    """How the main thread learns that the lab is to be down: handlers of failures must not swallow it."""
 
 
 def stop_mark(paths: LabPaths) -> int:
@@ -60,37 +53,9 @@ def _mark(paths: LabPaths) -> None:
 def unless_stopped(lab: Lab, mark: int) -> Iterator[None]:
     """Within, an `ailab down` ends what the main thread does, and what it has started: raises `Stopped` when the mark
     is not `mark` any more."""
-    over, changing = threading.Event(), threading.Lock()
-    main = threading.main_thread()
-
-    def watch() -> None:
-        while not over.wait(LOOK_SECONDS):
-            if stop_mark(lab.paths) != mark:
-                with changing:
-                    if not over.is_set():
-                        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
-                return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise _Interrupted
-
-    here = threading.current_thread() is main
-    before = signal.signal(signal.SIGUSR1, interrupt) if here else None
-    try:
-        try:
-            refuse_if_stopped(lab, mark)
-            if here:
-                threading.Thread(target=watch, name="stop-mark", daemon=True).start()
-            yield
-        finally:
-            with changing:
-                over.set()
-            if here:
-                signal.signal(signal.SIGUSR1, before)
-    except (_Interrupted, AilabError) as error:
-        if stop_mark(lab.paths) == mark or isinstance(error, Stopped):
-            raise
-        raise _stopped() from error
+    with interrupted_by(lambda: None if stop_mark(lab.paths) == mark else _stopped()):
+        refuse_if_stopped(lab, mark)
+        yield
 
 
 def refuse_if_stopped(lab: Lab, mark: int) -> None:

@@ -177,7 +177,7 @@ def bring_up(lab: Lab, person: str, holder: str, base: Base | None, mark: int) -
     provision.ensure_tools(lab, step)
     if base is not None:
         imaging.ensure(lab, base, step, note)
-    with step(_("Starting the lab")) as tell:
+    with step(_("Starting the lab")) as tell, bringup.ends_when_disk_is_full(lab):
         bringup.ensure_daemon(lab, mark)
         bringup.wait_until_ready(lab, tell)
     bringup.begin_workspace(lab, next(iter(lab.client.get("/api/users")), person))
@@ -190,7 +190,7 @@ def prove(lab: Lab, ready: Ready, *, politely: bool = False) -> dict[str, Any]:
     """What a cell in the first person's workspace finds; refused where it computes on a CPU that was not asked for."""
     from ailab import bringup, preflight
 
-    with step(_("Running a cell in the lab")) as tell:
+    with step(_("Running a cell in the lab")) as tell, bringup.ends_when_disk_is_full(lab):
         verified = bringup.prove(lab, ready.user, tell, politely=politely)
         tell(versions(verified))
     preflight.refuse_silent_cpu(lab, verified["gpus"])

@@ -7,6 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from ailab import __version__
+from ailab.daemon.disk_answers import name_full_disks
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes import jobs, lab, people, tasks, workspaces
 from ailab.errors import AilabError, UsageError
@@ -19,6 +20,7 @@ def local_api(parts: Parts) -> FastAPI:
     for noun in (lab, tasks, workspaces, people, jobs):
         app.include_router(noun.router, prefix="/api")
     answer_errors(app)
+    name_full_disks(app, parts.lab)
     return app
 
 
