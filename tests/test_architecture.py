@@ -13,7 +13,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
     "downloads", "caller_environment", "files", "log_tail", "engine", "engine_gpus", "migrations", "dpkg",
-    "attempts", "lab_account", "lock_holders", "root_folders", "validation",
+    "attempts", "disk", "tether", "lab_account", "lock_holders", "root_folders", "validation",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip
@@ -29,6 +29,7 @@ MAY_ALSO_USE = {
 WIRING = {
     "lab",
     "bringup",
+    "shutdown",
     "provision",
     "preflight",
     "change",
@@ -61,6 +62,7 @@ ALLOWED = {
 # Run on their own, by a Python that has no ailab: the shim, TensorBoard's server, what a job imports.
 STANDALONE = {
     "runtimes/shim.py",
+    "tether.py",
     "access/tensorboard_server.py",
     "access/mlflow_server.py",
     "images/finish_layer.py",

@@ -1,20 +1,19 @@
-"""Bringing a lab up and down: the steps, each of which does nothing when there is nothing to do."""
+"""Bringing a lab up: the steps, each of which does nothing when there is nothing to do."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ailab import files, log_tail
+from ailab import disk, files, log_tail, shutdown
 from ailab.caller_environment import passed_on
 from ailab.client import Client
 from ailab.command import start_detached
@@ -22,7 +21,7 @@ from ailab.errors import AilabError, Conflict, NotRunning
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import private_folder
-from ailab.waiting import TimedOut, wait_for
+from ailab.waiting import TimedOut, interrupted_by, wait_for
 
 if TYPE_CHECKING:
     from ailab.access.workspace_client import WorkspaceServer
@@ -31,7 +30,6 @@ DAEMON_SECONDS = 30.0
 # A daemon that leaves waits for what its loops are doing, but not for ever.
 LEAVE_SECONDS = 20.0
 SERVICES_SECONDS = 90.0
-STOP_SECONDS = 60.0
 OTHER_UP_SECONDS = 3600.0
 GIVE_UP_AFTER_STARTS = 3
 _POLITE_SECONDS = 60.0
@@ -43,7 +41,8 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def one_at_a_time(lab: Lab, tell: Tell) -> Iterator[None]:
-    """Hold the lab's lock for `up` and `down`; another one's end is waited for, and said."""
+    """Hold the lab's lock for what prepares the lab or starts it; another one's end is waited for, and said. `down`
+    does not ask for it: see `shutdown`."""
     with files.locked(lab.paths.state / "up.lock", timeout=OTHER_UP_SECONDS, tell=tell):
         yield
 
@@ -81,12 +80,17 @@ def check_port(lab: Lab, holder: str = "") -> None:
     )
 
 
-def ensure_daemon(lab: Lab) -> None:
-    """A daemon of this ailab and these settings: one that answers stays, another one is replaced (tasks go on)."""
+def ensure_daemon(lab: Lab, mark: int) -> None:
+    """A daemon of this ailab and these settings: one that answers stays, another one is replaced (tasks go on).
+
+    `mark` is `shutdown.stop_mark` of when the person asked for it: after a later `down` none is started.
+    """
     from ailab.fingerprint import build_of
 
     lab.make_private_folders()
     private_folder(lab.paths.run)
+    shutdown.wait_for_other_down(lab)
+    shutdown.refuse_if_stopped(lab, mark)
     running = daemon_status(lab.client)
     if running is not None and running.get("build") == build_of(lab) and not _has_lost_loops(running):
         return
@@ -94,7 +98,7 @@ def ensure_daemon(lab: Lab) -> None:
         _end_daemon(lab)
     before = log_tail.end_of(lab.paths.daemon_log)
     process = start_detached(
-        [sys.executable, "-I", "-m", "ailab.daemon.main", "--lab", lab.paths.root],
+        [sys.executable, "-I", "-m", "ailab.daemon.main", "--lab", lab.paths.root, "--mark", str(mark)],
         log=lab.paths.daemon_log,
         env=passed_on(os.environ),
         cwd=lab.paths.root,
@@ -109,6 +113,7 @@ def ensure_daemon(lab: Lab) -> None:
         error.detail = _last_lines(lab.paths.daemon_log, before)
         raise
     if not _answers(lab.client):
+        shutdown.refuse_if_stopped(lab, mark)
         raise AilabError(
             _("The lab's daemon did not start."),
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
@@ -127,11 +132,11 @@ def _end_daemon(lab: Lab) -> None:
         lab.client.post("/api/leave")
     what = _("the old daemon to leave")
     try:
-        wait_for(lambda: not daemon_pid(lab), timeout=LEAVE_SECONDS, what=what)
+        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=LEAVE_SECONDS, what=what)
     except TimedOut:
-        if (pid := daemon_pid(lab)) is not None:
+        if (pid := shutdown.daemon_pid(lab)) is not None:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not daemon_pid(lab), timeout=DAEMON_SECONDS, what=what)
+        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=DAEMON_SECONDS, what=what)
 
 
 def _answers(client: Client) -> bool:
@@ -151,9 +156,10 @@ def daemon_status(client: Client) -> dict[str, Any] | None:
     return document
 
 
-def daemon_pid(lab: Lab) -> int | None:
-    """The daemon that holds the lock, if any."""
-    return files.holder(lab.paths.run / "daemon.lock")
+def ends_when_disk_is_full(lab: Lab) -> AbstractContextManager[None]:
+    """Within, nobody waits for what a full disk keeps from happening: raises `DiskFull` once it is."""
+    folders = disk.folders_of(lab.paths.root, lab.machine)
+    return interrupted_by(lambda: disk.full_among(folders))
 
 
 def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
@@ -241,41 +247,6 @@ def _let_people_begin(server: WorkspaceServer) -> None:
     # A server that does not tell is not waited for.
     with suppress(AilabError):
         wait_for(nobody_computes, timeout=_POLITE_SECONDS, what="an idle workspace", first=0.5, last=1.0)
-
-
-def running_tasks(lab: Lab) -> list[str]:
-    """The ids of the lab's tasks that run, by the runtime's own word: true without a daemon, too."""
-    return [task_id for task_id in lab.runtime.tasks() if lab.runtime.poll(task_id).state in ("running", "starting")]
-
-
-def stop_lab(lab: Lab) -> list[str]:
-    """Stop every task of the lab, then its daemon; with or without the daemon's help. Returns what ran."""
-    running = running_tasks(lab)
-    client = Client(lab.paths.daemon_socket, timeout=STOP_SECONDS)
-    try:
-        client.post("/api/down")
-        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
-        return running
-    except NotRunning:
-        pass
-    pid = daemon_pid(lab)
-    if pid is not None:
-        os.kill(pid, 9)
-        wait_for(lambda: not daemon_pid(lab), timeout=STOP_SECONDS, what=_("the daemon to end"))
-    for task_id in running:
-        lab.runtime.stop(task_id)
-    return running
-
-
-def clear_run_folder(lab: Lab) -> None:
-    """Of a lab in which nothing runs, remove a run folder that stands outside of it: the next start makes it anew. The
-    caller is `one_at_a_time`."""
-    run = lab.paths.run
-    if run.is_relative_to(lab.paths.root) or not run.exists() or daemon_pid(lab) or running_tasks(lab):
-        return
-    # A kernel that somebody proves the environment in has its sockets there, too. One line for each that is bound.
-    if f" {run}/" not in Path("/proc/net/unix").read_text():
-        shutil.rmtree(private_folder(run))
 
 
 def _last_lines(log: Path, before: log_tail.Position) -> str:

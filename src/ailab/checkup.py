@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ailab
-from ailab import bringup, downloads, engine, engine_gpus, provision
+from ailab import bringup, downloads, engine, engine_gpus, provision, shutdown
 from ailab.client import Client
 from ailab.doctor.facts import Daemon, Facts, Graphics, Probes
 from ailab.errors import AilabError
@@ -67,7 +66,8 @@ def gather(root: Path | None, environ: Mapping[str, str]) -> Facts:
         uid=os.geteuid(),
         now=time.time(),
         installed=Path(ailab.__file__).stat().st_mtime,
-        temporary=Path(tempfile.gettempdir()),
+        # Not tempfile's: that asks for room to write, of which the disk checks tell.
+        temporary=Path(environ.get("TMPDIR") or "/tmp"),  # noqa: S108
         lacks_environment=environments is None,
         lacks_tools=tools.missing(machine),
         needs_engine=uses_engine(lab.settings.lab.runtime),
@@ -177,7 +177,7 @@ def _graphics(stack: Stack) -> Graphics:
 def _daemon(lab: Lab) -> Daemon:
     """Who holds the daemon's lock, and whether it answers; one that has just been started gets the time to."""
     try:
-        pid = bringup.daemon_pid(lab)
+        pid = shutdown.daemon_pid(lab)
     except PermissionError:
         return Daemon(None, answers=False)
     if pid is None:
@@ -191,7 +191,7 @@ def _daemon(lab: Lab) -> Daemon:
 
 
 def _running(lab: Lab) -> tuple[str, ...]:
-    return tuple(bringup.running_tasks(lab))
+    return tuple(shutdown.running_tasks(lab))
 
 
 def versions(facts: Facts) -> dict[str, str]:

@@ -15,7 +15,17 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ailab.errors import AilabError, Conflict, Forbidden, NotFound, NotRunning, UsageError, WrongPassword
+from ailab.errors import (
+    AilabError,
+    Conflict,
+    DiskFull,
+    Forbidden,
+    NotFound,
+    NotRunning,
+    ReadOnlyDisk,
+    UsageError,
+    WrongPassword,
+)
 from ailab.i18n import _, current_language
 from ailab.paths import LabPaths, person
 from ailab.waiting import TimedOut
@@ -25,7 +35,10 @@ if TYPE_CHECKING:
 
 _ERRORS: dict[str, type[AilabError]] = {
     error.kind: error
-    for error in (AilabError, Conflict, Forbidden, NotFound, NotRunning, TimedOut, UsageError, WrongPassword)
+    for error in (
+        *(AilabError, Conflict, DiskFull, Forbidden, NotFound, NotRunning, ReadOnlyDisk, TimedOut, UsageError),
+        WrongPassword,
+    )
 }
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import IO
 from ailab.errors import AilabError
 from ailab.i18n import _
 
+_TETHER = Path(__file__).with_name("tether.py")
 _secrets: set[str] = set()
 
 
@@ -71,6 +73,7 @@ def run(
     merged: bool = False,
     check: bool = True,
     keep_open: Sequence[int] = (),
+    tethered: Sequence[Path] | None = None,
 ) -> Finished:
     """Run a program to its end and return what it printed.
 
@@ -78,12 +81,16 @@ def run(
     `on_line`, each line of standard error is handed over as it comes (progress); with `merged`, of standard output too,
     and all that it printed is `stdout`. With `check`, a status other than 0 raises `CommandFailed`; a missing program
     and a timeout always do. The program inherits the file descriptors `keep_open`: a lock (flock) on one of them is
-    held until the program ends, even when we are killed. Ctrl-C ends the program before it is passed on.
+    held until the program ends, even when we are killed. Ctrl-C ends the program before it is passed on. With
+    `tethered`, even our kill -9 ends the program and all that it has started, and then removes those folders.
     """
     words = tuple(str(word) for word in argv)
+    ours = theirs = -1
+    if tethered is not None:
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
     try:
         process = subprocess.Popen(
-            words,
+            words if tethered is None else _on_tether(words, theirs, tethered),
             env=None if env is None else dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -92,11 +99,13 @@ def run(
             text=True,
             errors="replace",
             start_new_session=True,
-            pass_fds=tuple(keep_open),
+            pass_fds=(*keep_open, *([theirs] if tethered is not None else [])),
         )
     except OSError as error:
+        _close(ours, theirs)
         message = _("Cannot run {program}: {reason}.").format(program=words[0], reason=error.strerror)
         raise CommandFailed(message, finished=Finished(words, 127, "", "")) from error
+    _close(theirs)
     try:
         stdout, stderr = _communicate(process, stdin, timeout, on_line)
     except subprocess.TimeoutExpired as error:
@@ -106,11 +115,23 @@ def run(
     except BaseException:
         _kill_group(process)
         raise
+    finally:
+        _close(ours)
     finished = Finished(words, process.returncode, stdout, stderr)
     if check and finished.status != 0:
         message = _("{command} failed with status {status}.").format(command=_shown(words), status=finished.status)
         raise CommandFailed(message, finished=finished)
     return finished
+
+
+def _on_tether(words: Sequence[str], pipe: int, folders: Sequence[Path]) -> list[str]:
+    return [sys.executable, "-I", "-S", str(_TETHER), str(pipe), *words, "--", *map(str, folders)]
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _communicate(

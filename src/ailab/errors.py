@@ -65,3 +65,17 @@ class NotRunning(AilabError):
 
     http_status = 503
     kind = "not-running"
+
+
+class DiskFull(AilabError):
+    """There is no room, or no inode, for what was to be written. What was half done has been removed."""
+
+    http_status = 507
+    kind = "disk-full"
+
+
+class ReadOnlyDisk(AilabError):
+    """The file system may not be written."""
+
+    http_status = 507
+    kind = "read-only"

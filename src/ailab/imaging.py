@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import IMAGE_HOME, SETTINGS_NAME, SHARED_FOLDERS, MachinePaths, private_folder
 from ailab.provision import Step
+from ailab.runtimes import processes
 from ailab.settings import Mount
 
 if TYPE_CHECKING:
@@ -60,24 +63,29 @@ class Built:
 
 
 def build(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False, by: str = "") -> Built:
-    """As `ensure`, for who does not hold the lab yet."""
+    """As `ensure`, for who does not hold the lab yet. It is held while the plan is made, not for the minutes of the
+    build."""
     from ailab import engine
 
     engine.connect()
     lab.make_private_folders()
     with bringup.one_at_a_time(lab, tell):
-        return ensure(lab, base, step, tell, again=again, by=by)
+        plan = make_plan(lab, base, step, tell)
+    return _ensure(lab, plan, base, step, again=again, by=by)
 
 
 def ensure(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False, by: str = "") -> Built:
     """The image of the lab as lab.toml and lab.lock have it, in the engine's store; nothing is built where it is there.
     `again` builds anew in any case, `by` is the builder's name (`images.builder`), empty: the one that fits. The caller
     is `one_at_a_time`."""
+    return _ensure(lab, make_plan(lab, base, step, tell), base, step, again=again, by=by)
+
+
+def _ensure(lab: Lab, plan: Plan, base: Base, step: Step, *, again: bool, by: str) -> Built:
     from ailab import engine
     from ailab.images import builder, context, shelf
 
     client = engine.connect()
-    plan = make_plan(lab, base, step, tell)
     folder = lab.machine.cache / "images" / plan.labels.stack
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = private_folder(lab.machine.locks) / f"image-{folder.name}.lock"
@@ -279,9 +287,16 @@ def _place_proxy(folder: Path, modules: Path) -> None:
 
 @contextmanager
 def build_secrets(lab: Lab) -> Iterator[Mapping[str, Path]]:
-    """The way to downloads as files that the build sees and no layer keeps."""
-    with files.work_folder(lab.machine.work) as folder:
-        secrets = {name: folder / name for name in ("downloads", "ca")}
+    """The way to downloads as files that the build sees and no layer keeps. Those of builds that are gone are removed:
+    each folder is named by its process."""
+    parent = private_folder(lab.machine.cache / "build-secrets")
+    for left in parent.iterdir():
+        pid, started, _rest = left.name.split("-", 2)
+        if str(processes.start_time(int(pid))) != started:
+            shutil.rmtree(left, ignore_errors=True)
+    own = f"{os.getpid()}-{processes.start_time(os.getpid())}-"
+    with tempfile.TemporaryDirectory(prefix=own, dir=parent) as folder:
+        secrets = {name: Path(folder, name) for name in ("downloads", "ca")}
         for name, text in bases.way_to_downloads(lab.settings.mirrors).items():
             files.replace(secrets[name], text, mode=0o600)
         yield secrets

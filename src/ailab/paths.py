@@ -145,6 +145,11 @@ class LabPaths:
         return self.state / "daemon.log"
 
     @property
+    def stop_mark(self) -> Path:
+        """An empty file whose time is that of the last `ailab down`."""
+        return self.state / "down"
+
+    @property
     def tasks(self) -> Path:
         return self.state / "tasks"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from ailab.errors import AilabError
@@ -94,3 +97,46 @@ def within(timeout: float, work: Callable[[], T], what: str) -> T:
         if ending.done():
             raise
         raise timed_out(what, timeout) from None
+
+
+class _Interrupted(KeyboardInterrupt):
+    """How the main thread is reached in whatever it waits for: what handles failures must not swallow it."""
+
+
+@contextmanager
+def interrupted_by(look: Callable[[], AilabError | None], *, every: float = 0.5) -> Iterator[None]:
+    """Within, the main thread and what it has started are interrupted as soon as `look`, which another thread calls
+    every so many seconds, returns an error; that is raised, also in place of another one that came first because of it.
+    Other threads than the main one are not interrupted."""
+    over, changing, main = threading.Event(), threading.Lock(), threading.main_thread()
+    seen: list[AilabError] = []
+
+    def watch() -> None:
+        while not over.wait(every):
+            if (found := look()) is not None:
+                with changing:
+                    if not over.is_set():
+                        seen.append(found)
+                        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+                return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise _Interrupted
+
+    here = threading.current_thread() is main
+    before = signal.signal(signal.SIGUSR1, interrupt) if here else None
+    try:
+        try:
+            if here:
+                threading.Thread(target=watch, daemon=True).start()
+            yield
+        finally:
+            with changing:
+                over.set()
+            if here:
+                signal.signal(signal.SIGUSR1, before)
+    except (_Interrupted, AilabError) as error:
+        found = seen[0] if seen else look() if isinstance(error, AilabError) else None
+        if found is None:
+            raise
+        raise found from error

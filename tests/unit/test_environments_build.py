@@ -21,8 +21,7 @@ from ailab.environments.generations import Generation, Generations
 from ailab.environments.halves import bytecode_lock, lock_of
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
-from ailab.environments.uv_errors import DiskFull
-from ailab.errors import AilabError, NotFound
+from ailab.errors import AilabError, DiskFull, NotFound
 from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.settings import MirrorsSection
 from ailab.stacks import load_stack

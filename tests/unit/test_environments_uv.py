@@ -13,8 +13,8 @@ import pytest
 from loopback import private_authority, serving, serving_files
 
 from ailab.environments.uv import Uv
-from ailab.environments.uv_errors import DiskFull, explain
-from ailab.errors import AilabError
+from ailab.environments.uv_errors import explain
+from ailab.errors import AilabError, DiskFull
 from ailab.paths import MachinePaths
 from ailab.settings import MirrorsSection
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ailab import files
-from ailab.bringup import clear_run_folder
 from ailab.lab import Lab
 from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.settings import Settings
+from ailab.shutdown import clear_run_folder
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ from typing import Annotated
 import typer
 
 from ailab.cli import labs
-from ailab.cli.output import note, print_json, say, step
+from ailab.cli.output import print_json, say, step
 from ailab.i18n import _
 
 
 def down(json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))] = False) -> None:
-    from ailab.bringup import clear_run_folder, one_at_a_time, stop_lab
+    from ailab.shutdown import clear_run_folder, stop_lab
 
     lab = labs.open_lab()
     lab.make_private_folders()
-    with one_at_a_time(lab, note), step(_("Stopping the lab")):
+    with step(_("Stopping the lab")):
         stopped = stop_lab(lab)
         clear_run_folder(lab)
     if json:

@@ -6,22 +6,24 @@ import errno
 import gc
 import json
 import os
+import signal
 import sys
 import traceback
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import typer
 from typer.exceptions import TyperException
 
-from ailab import __version__, files
+from ailab import __version__, disk, files
 from ailab.cli import invocation
 from ailab.cli.output import as_typed, note
 from ailab.cli.usage import usage_error
 from ailab.errors import AilabError, UsageError
 from ailab.i18n import _, use_language
-from ailab.paths import MachinePaths, account_name
+from ailab.paths import MachinePaths, account_name, locate_lab
 
 _INTERRUPTED = 130
 _DETAIL_LINES = 20
@@ -79,7 +81,15 @@ def main(argv: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 usage, 130 interrupted."""
     # Nearly all that a command makes, its modules above all, it keeps: looking for garbage takes a tenth of its time.
     gc.set_threshold(50_000)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _interrupt)
     sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """To be told to end is what Ctrl-C is: what was begun is ended, and what is half done is cleared away."""
+    raise KeyboardInterrupt
 
 
 def run(argv: list[str]) -> int:
@@ -100,6 +110,7 @@ def run(argv: list[str]) -> int:
             _tell(error)
         return UsageError.exit_code
     except AilabError as error:
+        error = disk.cause(error, _folders())
         _tell(error)
         return error.exit_code
     except KeyboardInterrupt:
@@ -109,18 +120,41 @@ def run(argv: list[str]) -> int:
         # The reader (`| head`) has gone; say nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        _tell(_not_permitted(error) if error.errno in _NOT_PERMITTED else _bug(error))
-        return 1
     except Exception as error:
-        _tell(_bug(error))
+        _tell(_explained(error))
         return 1
     finally:
         use_language(None)
 
 
+def _explained(error: Exception) -> AilabError:
+    """What we did not foresee: the disk's fault, the account's, else ours."""
+    if isinstance(error, OSError) and error.errno in _NOT_PERMITTED and _is_in_image():
+        return _not_permitted(error)
+    told = disk.explain(error, _folders())
+    if told is not None:
+        return told
+    if isinstance(error, OSError) and error.errno in _NOT_PERMITTED:
+        return _not_permitted(error)
+    bug = _bug(error)
+    return disk.full_among(_folders()) or bug
+
+
+def _folders() -> tuple[Path, ...]:
+    """Where the lab that was meant, and ailab, write."""
+    try:
+        root: Path | None = locate_lab(invocation.current.lab, Path.cwd(), os.environ)
+    except (AilabError, OSError):
+        root = None
+    return disk.folders_of(root, MachinePaths.from_environment(os.environ))
+
+
+def _is_in_image() -> bool:
+    return MachinePaths.from_environment(os.environ).image.exists()
+
+
 def _not_permitted(error: OSError) -> AilabError:
-    if MachinePaths.from_environment(os.environ).image.exists():
+    if _is_in_image():
         return AilabError(
             _("This lab runs in an image, in which nothing is built or changed."),
             remedy=_("Change it where the image is made, and there: ailab image build"),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ailab.cli import image_share, labs
-from ailab.cli.foreground import ends_with_us, stay, told_to_end
+from ailab.cli.foreground import ends_with_us, stay
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
 from ailab.lab_account import reading
-from ailab.paths import LabPaths, MachinePaths, account_name, person
+from ailab.paths import IMAGE_LAB, LabPaths, MachinePaths, account_name, person
 
 if TYPE_CHECKING:
     from ailab.images.base import Base
@@ -46,28 +46,34 @@ def up(
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object on standard output."))] = False,
 ) -> None:
     carried = of_registry(image) if image else None
-    who = person()
+    from ailab.shutdown import stop_mark
+
+    root = IMAGE_LAB if _is_in_image() else labs.folder_for_up()
+    who, mark = person(), stop_mark(LabPaths(root))
     labs.take_over_settings()
     holder = port_holder(port)
     base = image_base()
     if not foreground:
-        run_up(prepare(port, carried), who, holder, base, json=json)
+        run_up(prepare(port, carried), who, holder, base, mark, json=json)
         return
-    with told_to_end():
-        lab = prepare(port, carried)
-        with ends_with_us(lab):
-            run_up(lab, who, holder, base, json=json, told_early=True)
-            stay(lab)
+    lab = prepare(port, carried)
+    with ends_with_us(lab):
+        run_up(lab, who, holder, base, mark, json=json, told_early=True)
+        stay(lab, mark)
 
 
-def run_up(lab: Lab, person: str, holder: str, base: Base | None, *, json: bool, told_early: bool = False) -> None:
-    """The steps of `up`, and its last words. `told_early`: how to log in is said before the lab is proven, to who waits
-    for it at a container's log; the container's health tells of the proof."""
-    from ailab import bringup
+def run_up(
+    lab: Lab, person: str, holder: str, base: Base | None, mark: int, *, json: bool, told_early: bool = False
+) -> None:
+    """The steps of `up`, and its last words. An `ailab down` that is typed after `mark` was noted ends them.
+
+    `told_early`: how to log in is said before the lab is proven, to who waits for it at a container's log; the
+    container's health tells of the proof."""
+    from ailab import bringup, shutdown
 
     lab.make_private_folders()
-    with bringup.one_at_a_time(lab, note):
-        ready = bring_up(lab, person, holder, base)
+    with shutdown.unless_stopped(lab, mark), bringup.one_at_a_time(lab, note):
+        ready = bring_up(lab, person, holder, base, mark)
         if told_early and not json:
             tell(as_text(lab, ready))
         verified = prove(lab, ready, politely=told_early)
@@ -127,7 +133,7 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
     from ailab.lab import Lab
     from ailab.settings_file import set_value
 
-    if MachinePaths.from_environment(os.environ).image.exists():
+    if _is_in_image():
         return _of_image()
     root = labs.folder_for_up()
     if LabPaths(root).settings.exists():
@@ -152,6 +158,10 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
     return labs.opened(root)
 
 
+def _is_in_image() -> bool:
+    return MachinePaths.from_environment(os.environ).image.exists()
+
+
 def _of_image() -> Lab:
     """The lab of the image that we run in."""
     from ailab import standing
@@ -160,7 +170,7 @@ def _of_image() -> Lab:
     return labs.opened(root)
 
 
-def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
+def bring_up(lab: Lab, person: str, holder: str, base: Base | None, mark: int) -> Ready:
     """Until the hub answers: each step shown with its time. Whatever is in place already is left alone."""
     from ailab import bases, bringup, containers, imaging, mounting, provision
 
@@ -172,8 +182,8 @@ def bring_up(lab: Lab, person: str, holder: str, base: Base | None) -> Ready:
     provision.ensure_tools(lab, step)
     if base is not None:
         imaging.ensure(lab, base, step, note)
-    with step(_("Starting the lab")) as tell:
-        bringup.ensure_daemon(lab)
+    with step(_("Starting the lab")) as tell, bringup.ends_when_disk_is_full(lab):
+        bringup.ensure_daemon(lab, mark)
         bringup.wait_until_ready(lab, tell)
     bringup.begin_workspace(lab, next(iter(lab.client.get("/api/users")), person))
     first = lab.client.post("/api/users/first", {"name": person})
@@ -185,7 +195,7 @@ def prove(lab: Lab, ready: Ready, *, politely: bool = False) -> dict[str, Any]:
     """What a cell in the first person's workspace finds; refused where it computes on a CPU that was not asked for."""
     from ailab import bringup, preflight
 
-    with step(_("Running a cell in the lab")) as tell:
+    with step(_("Running a cell in the lab")) as tell, bringup.ends_when_disk_is_full(lab):
         verified = bringup.prove(lab, ready.user, tell, politely=politely)
         tell(versions(verified))
     preflight.refuse_silent_cpu(lab, verified["gpus"])

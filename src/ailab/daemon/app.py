@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from ailab import __version__
+from ailab.daemon.disk_answers import name_full_disks
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes import jobs, lab, people, tasks, workspaces
 from ailab.portal.error_answers import answer_errors
@@ -23,4 +24,5 @@ def local_api(parts: Parts) -> FastAPI:
     # The address at which a monitor looks first.
     app.get("/health", tags=["lab"])(lab.health)
     answer_errors(app)
+    name_full_disks(app, parts.lab)
     return app

@@ -12,6 +12,7 @@ from ailab.access.notebook_command import asked_for
 from ailab.access.secret_files import secret
 from ailab.asking import notebook_wish, workspace_wish
 from ailab.daemon.comparison import comparison, tensorboard_link
+from ailab.daemon.disk_answers import name_full_disks
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import repeated, submitted
@@ -113,4 +114,6 @@ class DaemonBackstage:
 
 
 def portal_application(parts: Parts) -> FastAPI:
-    return create_portal(DaemonBackstage(parts))
+    app = create_portal(DaemonBackstage(parts))
+    name_full_disks(app, parts.lab)
+    return app

@@ -21,6 +21,7 @@ from ailab.daemon.parts import Parts
 from ailab.daemon.workspace_renewal import leave_tcp, renew_stopped
 from ailab.lab import Lab
 from ailab.paths import private_folder
+from ailab.shutdown import stop_mark
 
 if TYPE_CHECKING:
     import uvicorn
@@ -34,18 +35,24 @@ logger = logging.getLogger("ailab.daemon")
 
 
 def main() -> None:
-    """Serve one lab until told to leave. Exit status 3: another daemon serves it already."""
+    """Serve one lab until told to leave. Exit status 3: another daemon serves it already, or it was brought down since
+    `--mark` was noted."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--lab", type=Path, required=True)
+    parser.add_argument("--mark", type=int)
     # Nearly all that it makes while it starts, it keeps.
     gc.disable()
     os.umask(0o077)
-    lab = Lab.open(parser.parse_args().lab)
+    arguments = parser.parse_args()
+    lab = Lab.open(arguments.lab)
     lab.make_private_folders()
     private_folder(lab.paths.run)
     private_folder(lab.paths.hub_socket.parent)
     private_folder(lab.paths.mlflow_socket.parent)
     if not hold(lab.paths.run / "daemon.lock"):
+        sys.exit(3)
+    # After the lock: `down` changes the mark first, and looks who holds the lock then.
+    if arguments.mark not in (None, stop_mark(lab.paths)):
         sys.exit(3)
     log = keep_log(lab.paths.daemon_log)
     logger.info("daemon of ailab %s starts with pid %d for the lab %s", __version__, os.getpid(), lab.paths.root)

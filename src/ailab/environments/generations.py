@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ailab import files
+from ailab.disk import disk_full
 from ailab.environments import builds, cuda, installed
 from ailab.environments.halves import COMPLETE as _COMPLETE
 from ailab.environments.halves import bytecode_lock, lock_of, remove_halves
@@ -23,7 +24,6 @@ from ailab.environments.interpreters import Interpreter
 from ailab.environments.labs import Labs
 from ailab.environments.lock import Lock
 from ailab.environments.uv import Uv
-from ailab.environments.uv_errors import disk_full
 from ailab.errors import NotFound
 from ailab.events import now
 from ailab.i18n import _
@@ -273,7 +273,7 @@ def _aside(folder: Path) -> Iterator[None]:
         if old.exists():
             old.rename(folder)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise disk_full(folder, NEEDED_MB, str(error)) from error
+            raise disk_full(folder, needed_mb=NEEDED_MB, detail=str(error)) from error
         raise
     shutil.rmtree(old, ignore_errors=True)
 

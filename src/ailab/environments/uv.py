@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ailab import command, downloads
-from ailab.environments.uv_errors import DiskFull, WrongHash, explain
-from ailab.errors import AilabError
+from ailab.environments.uv_errors import WrongHash, explain
+from ailab.errors import AilabError, DiskFull
 from ailab.i18n import _
 from ailab.paths import MachinePaths, closed_folder
 from ailab.settings import MirrorsSection

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ailab.disk import disk_full
 from ailab.environments.build_needs import apt_packages
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -22,12 +22,6 @@ _REFUSED = re.compile(r"\b[45]\d\d(?: [A-Z][a-z]+)+")
 _UNREACHABLE = re.compile(r"(?i)failed to fetch|error sending request|dns error|tcp connect|timed out|connection reset")
 
 
-class DiskFull(AilabError):
-    """There is no room for what was to be written. What was half done has been removed."""
-
-    kind = "disk-full"
-
-
 class DoNotFit(AilabError):
     """No set of versions satisfies all that is asked for. `detail` has the resolver's whole derivation."""
 
@@ -38,23 +32,14 @@ class WrongHash(AilabError):
     """A package is not the one that the lock names."""
 
 
-def disk_full(folder: Path, needed_mb: int, said: str = "") -> DiskFull:
-    """The error for a full disk under `folder`, with the sizes named."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    message = _("The disk is full: {free} MB are free in {folder}; this takes about {needed} MB.").format(
-        free=shutil.disk_usage(there).free // 10**6, folder=folder, needed=needed_mb
-    )
-    return DiskFull(message, remedy=_("Make room there, or set AILAB_HOME to a folder on a larger disk."), detail=said)
-
-
 @contextmanager
 def room(folder: Path, needed_mb: int) -> Iterator[None]:
     """A full disk is told of as such: what is written goes to `folder`."""
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise disk_full(folder, needed_mb) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(folder, needed_mb=needed_mb) from error
         raise
 
 
@@ -66,7 +51,7 @@ def explain(said: str, *, index: str, cache: Path, needed_mb: int) -> AilabError
     where = next(iter(_URL.findall(said)), index).rstrip(".,;:`/")
     if "No space left" in said or "os error 28" in said:
         named = re.search(r"(?:file|to) `?(/[^`\s:]+)", said)
-        return disk_full(Path(named[1]).parent if named else cache, needed_mb, said)
+        return disk_full(Path(named[1]).parent if named else cache, needed_mb=needed_mb, detail=said)
     wrong = _MISMATCH.search(said)
     if wrong is not None:
         return WrongHash(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 RESOLVE_SECONDS = 300.0
+_LABEL = "org.ailab.resolve"
 _SCRIPTS = Path(__file__).with_name("build")
 # Of `apt-get --simulate`, one line a package: `Inst libc6 [2.36-9] (2.36-9+deb12u1 Debian:12/stable [amd64])`.
 _INSTALLED = re.compile(r"^Inst (\S+) (?:\[[^\]]*\] )?\((\S+) ", re.MULTILINE)
@@ -40,10 +42,16 @@ def resolve(
     id. Raises `UnknownPackage`.
     """
     tell(", ".join(names))
+    _remove_left(client)
     words = ["sh", str(BUILD / "apt"), "--simulate", *names]
     with told():
         made = client.api.create_container(
-            base, command=words, entrypoint=[], user="0", host_config=client.api.create_host_config(network_mode="host")
+            base,
+            command=words,
+            entrypoint=[],
+            user="0",
+            labels={_LABEL: ""},
+            host_config=client.api.create_host_config(network_mode="host"),
         )["Id"]
         try:
             scripts = {BUILD / name: (_SCRIPTS / name).read_text(encoding="utf-8") for name in ("apt", "downloads")}
@@ -57,6 +65,14 @@ def resolve(
     if status != 0:
         raise _refusal(said)
     return dict(_INSTALLED.findall(said))
+
+
+def _remove_left(client: DockerClient) -> None:
+    """Remove the containers, with their secrets, of those who were killed while they asked: nobody waits so long."""
+    with told():
+        for left in client.api.containers(all=True, filters={"label": _LABEL}):
+            if time.time() - left["Created"] > 2 * RESOLVE_SECONDS:
+                client.api.remove_container(left["Id"], v=True, force=True)
 
 
 def _packed(files: Mapping[str, str]) -> bytes:

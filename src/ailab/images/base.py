@@ -104,7 +104,13 @@ def bootstrap(client: DockerClient, mirror: str, tell: Callable[[str], None]) ->
         words = [program, *_options(), suite(), str(archive), *([mirror] if mirror else [])]
         environment = dict(os.environ) | {"SOURCE_DATE_EPOCH": str(EPOCH)}
         try:
-            command.run(words, timeout=BOOTSTRAP_SECONDS, env=environment, on_line=lambda line: tell(_shown(line)))
+            command.run(
+                words,
+                timeout=BOOTSTRAP_SECONDS,
+                env=environment,
+                on_line=lambda line: tell(_shown(line)),
+                tethered=(Path(folder),),
+            )
         except command.CommandFailed as error:
             raise _failed(error, mirror) from error
         tell(_("handing the image to the engine"))

@@ -64,7 +64,7 @@ class BuildKit:
     def build(self, work: Work, tell: Tell) -> None:
         tags = [word for name in work.names for word in ("--tag", name)]
         words = [self.program, "build", "--progress", "plain", *work.options(), *tags, str(work.context)]
-        _follow(words, BUILDKIT, tell, {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"})
+        _follow(words, BUILDKIT, work, tell, {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"})
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ class Buildah:
             archive = folder / "image.tar"
             # Named by its content alone: whoever builds beside us has another name.
             handed = f"localhost/ailab-build:{image.removeprefix('sha256:')}"
-            command.run([*words, "push", image, f"docker-archive:{archive}:{handed}"], timeout=_MOVE_SECONDS)
+            command.run(
+                [*words, "push", image, f"docker-archive:{archive}:{handed}"], timeout=_MOVE_SECONDS, tethered=()
+            )
             with archive.open("rb") as source:
                 self._load(source)
         shelf.tag(self.client, handed, work.names)
@@ -126,7 +128,7 @@ class Buildah:
             for chunk in self.client.api.get_image(base):
                 sink.write(chunk)
         try:
-            command.run([*words, "pull", f"docker-archive:{archive}"], timeout=_MOVE_SECONDS)
+            command.run([*words, "pull", f"docker-archive:{archive}"], timeout=_MOVE_SECONDS, tethered=())
         except command.CommandFailed as error:
             _refuse_without_ids(error)
             raise
@@ -149,15 +151,19 @@ def _build_with(
     own digest is another one each time."""
     note = folder / "id"
     options = ["--format", "docker", "--layers", "--timestamp", str(EPOCH), "--iidfile", str(note)]
-    _follow([*words, *options, *work.options(), str(work.context)], BUILDAH, tell, variables)
+    _follow([*words, *options, *work.options(), str(work.context)], BUILDAH, work, tell, variables)
     return note.read_text().strip()
 
 
-def _follow(words: Sequence[str], dialect: Dialect, tell: Tell, variables: Mapping[str, str] | None = None) -> None:
+def _follow(
+    words: Sequence[str], dialect: Dialect, work: Work, tell: Tell, variables: Mapping[str, str] | None = None
+) -> None:
+    """Run a build to its end. It never outlives us, and neither do its secrets."""
+    secrets = sorted({path.parent for path in work.secrets.values()})
     steps = Steps(dialect, tell)
     environment = dict(os.environ) | dict(variables or {})
     try:
-        command.run(words, timeout=BUILD_SECONDS, env=environment, on_line=steps.read, merged=True)
+        command.run(words, timeout=BUILD_SECONDS, env=environment, on_line=steps.read, merged=True, tethered=secrets)
     except command.CommandFailed as error:
         raise steps.failure(error) from error
 

@@ -9,6 +9,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from ailab import files
+
+_SHIM = "/ailab/runtimes/shim.py"
+
 
 def start_time(pid: int) -> int | None:
     """Clock ticks from boot to the start of `pid` (proc(5), stat field 22): with the pid, its identity. None: gone."""
@@ -44,3 +48,23 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def shims(tasks: Path) -> Iterator[tuple[int, Path]]:
+    """The shims of the tasks in a folder: each with the folder of its task, as the command line names it."""
+    for pid, words in command_lines():
+        if len(words) > 1 and words[-2].endswith(_SHIM) and Path(words[-1]).parent == tasks:
+            yield pid, Path(words[-1])
+
+
+def shims_about_to_start(tasks: Path) -> list[int]:
+    """Shims whose starter is gone and that do not hold their task's lock yet: nothing of the task runs so far."""
+    return [pid for pid, folder in shims(tasks) if files.holder(folder / "lock") != pid]
+
+
+def command_lines() -> Iterator[tuple[int, list[str]]]:
+    """Every process that may be looked at, with its words."""
+    for entry in os.listdir("/proc"):  # noqa: PTH208  thousands of entries, names only
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                yield int(entry), Path("/proc", entry, "cmdline").read_text(errors="replace").rstrip("\0").split("\0")

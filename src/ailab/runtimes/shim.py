@@ -99,11 +99,15 @@ def spawn(spec, on_cpus, token, output):
     libc = ctypes.CDLL(None, use_errno=True)
     shim = os.getpid()
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    # A stop that comes before the command is there ends the child; the shim's own handler in it would swallow it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(writer)
         return pid, reader
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != shim:

@@ -40,12 +40,16 @@ def list_events(request: Request, limit: int = 50) -> list[dict[str, Any]]:
 def down(request: Request) -> dict[str, Any]:
     """Stop every task (workspaces come back with the next `up`), then the daemon."""
     parts = _parts(request)
-    parts.worker.pause()
-    parts.supervisor.stop_all()
-    with parts.lab.store.engine.begin() as connection:
-        events.record(connection, actor="down", kind="lab", subject=parts.lab.settings.lab.name, after="stopped")
-    parts.leave()
-    return {"stopped": [task.spec.id for task in parts.supervisor.tasks()]}
+    try:
+        parts.worker.pause()
+        parts.supervisor.stop_all()
+        stopped = [task.spec.id for task in parts.supervisor.tasks()]
+        with parts.lab.store.engine.begin() as connection:
+            events.record(connection, actor="down", kind="lab", subject=parts.lab.settings.lab.name, after="stopped")
+    finally:
+        # Also where nothing can be written down, as on a full disk.
+        parts.leave()
+    return {"stopped": stopped}
 
 
 @router.post("/leave")
