@@ -71,17 +71,17 @@ def build(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False, 
     lab.make_private_folders()
     with bringup.one_at_a_time(lab, tell):
         plan = make_plan(lab, base, step, tell)
-    return _ensure(lab, plan, base, step, again=again, by=by)
+    return _ensure(lab, plan, base, step, again=again, by=by, tell=tell)
 
 
 def ensure(lab: Lab, base: Base, step: Step, tell: Tell, *, again: bool = False, by: str = "") -> Built:
     """The image of the lab as lab.toml and lab.lock have it, in the engine's store; nothing is built where it is there.
     `again` builds anew in any case, `by` is the builder's name (`images.builder`), empty: the one that fits. The caller
     is `one_at_a_time`."""
-    return _ensure(lab, make_plan(lab, base, step, tell), base, step, again=again, by=by)
+    return _ensure(lab, make_plan(lab, base, step, tell), base, step, again=again, by=by, tell=tell)
 
 
-def _ensure(lab: Lab, plan: Plan, base: Base, step: Step, *, again: bool, by: str) -> Built:
+def _ensure(lab: Lab, plan: Plan, base: Base, step: Step, *, again: bool, by: str, tell: Tell) -> Built:
     from ailab import engine
     from ailab.images import builder, context, shelf
 

@@ -261,7 +261,7 @@ class LabPaths:
         return (self.state, self.tasks, self.secrets, self.hub, self.environment)
 
 
-def account_name(environ: Mapping[str, str]) -> str:
+def system_account(environ: Mapping[str, str]) -> str:
     """Return the name of the system account of a lab that root starts: `AILAB_ACCOUNT`, else `ailab`."""
     return environ.get("AILAB_ACCOUNT") or "ailab"
 
@@ -278,7 +278,7 @@ def person() -> str:
     """The name of who types: whom sudo was called by, else the account; `admin` where that will not do as a user."""
     name = os.environ.get("SUDO_USER") or account_name()
     plain = name.isascii() and name[:1].isalpha() and name == name.lower() and name.replace("-", "").isalnum()
-    return name if plain and name not in ("root", account_name(os.environ)) and len(name) <= 32 else "admin"
+    return name if plain and name not in ("root", system_account(os.environ)) and len(name) <= 32 else "admin"
 
 
 def private_folder(path: Path, mode: int = 0o700) -> Path:

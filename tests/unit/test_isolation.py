@@ -53,7 +53,7 @@ def test_the_default_lab_and_the_account_can_be_named(monkeypatch: pytest.Monkey
     assert paths.default_lab({"AILAB_DEFAULT_LAB": str(tmp_path)}) == tmp_path
     expected = Path("/srv/ailab") if os.geteuid() == 0 else Path("/home/x/ailab")
     assert paths.default_lab({"HOME": "/home/x"}) == expected
-    assert paths.account_name({}) == "ailab" and paths.account_name({"AILAB_ACCOUNT": "lab-2"}) == "lab-2"
+    assert paths.system_account({}) == "ailab" and paths.system_account({"AILAB_ACCOUNT": "lab-2"}) == "lab-2"
     code = "import os; from ailab.paths import person; print(person())"
     variables = plain_environment(tmp_path, AILAB_ACCOUNT="lab-2", SUDO_USER="lab-2", PYTHONPATH=str(CHECKOUT / "src"))
     said = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from ailab.engine import socket_path
 from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
 from ailab.lab_account import account_of, reading
-from ailab.paths import LabPaths, MachinePaths, account_name
+from ailab.paths import LabPaths, MachinePaths, system_account
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
@@ -142,7 +142,7 @@ def refuse_system_folder(lab: Path) -> None:
 
 
 def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
-    name = account_name(os.environ)
+    name = system_account(os.environ)
     try:
         return pwd.getpwnam(name)
     except KeyError:

@@ -19,8 +19,8 @@ def name_full_disks(app: FastAPI, lab: Lab) -> None:
     folders: tuple[Path, ...] = disk.folders_of(lab.paths.root, lab.machine)
 
     async def answered(request: Request, error: AilabError) -> Response:
-        made = answer(request, error)  # type: ignore[arg-type, call-arg]  # a handler of requests, not of WebSockets
-        return await made if inspect.isawaitable(made) else made  # type: ignore[return-value]
+        made = answer(request, error)
+        return await made if inspect.isawaitable(made) else made
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, AilabError)

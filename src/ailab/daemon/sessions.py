@@ -6,7 +6,8 @@ import http.client
 from contextlib import suppress
 from typing import Any
 
-from ailab.access.hub_client import hub_call, server_call
+from ailab.access.hub_client import hub_call
+from ailab.access.workspace_client import WorkspaceServer
 from ailab.daemon.parts import Parts
 from ailab.errors import AilabError
 from ailab.i18n import _
@@ -31,12 +32,6 @@ def end_sessions(parts: Parts, user: str, token: str, browser: str) -> dict[str,
         )
     # One that does not run or answer knows no logins, or asks the hub about them when it does.
     with suppress(AilabError):
-        if spec is not None:
-            server_call(
-                parts.lab.paths,
-                parts.lab.runtime.connect(task_id, spec.ports[0]),
-                "DELETE",
-                f"/user/{user}/ailab/logins",
-            )
+        WorkspaceServer.of(parts.lab.runtime, user).call("DELETE", "/ailab/logins")
     answer: dict[str, Any] = cookie
     return answer

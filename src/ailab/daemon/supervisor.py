@@ -128,14 +128,17 @@ class Supervisor:
 
     def unwant(self, task_id: str, *, actor: str) -> Seen:
         """Stop a task and want it no more. Unknown ids are not an error."""
-        with self._engine.begin() as connection:
-            if connection.execute(update(table).where(table.c.id == task_id).values(wanted=False)).rowcount:
-                record(connection, actor=actor, kind="task", subject=task_id, after="unwanted")
+        self._mark_unwanted(task_id, actor=actor)
         seen = self._runtime.stop(task_id)
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == task_id, table.c.wanted.is_(False)))
         self._beside.forget(task_id)
         return seen
+
+    def _mark_unwanted(self, task_id: str, *, actor: str) -> None:
+        with self._engine.begin() as connection:
+            if connection.execute(update(table).where(table.c.id == task_id).values(wanted=False)).rowcount:
+                record(connection, actor=actor, kind="task", subject=task_id, after="unwanted")
 
     def task(self, task_id: str) -> Task:
         row = self._row(task_id)
@@ -167,13 +170,16 @@ class Supervisor:
         self._settle(task_id)
 
     def replace(self, spec: TaskSpec, *, reason: str) -> None:
-        """Have a wanted task run as `spec`, beside the caller: a stop takes long."""
+        """Have a wanted task run as `spec`: it is stopped beside the caller, for a stop takes long, and started again
+        by the next `reconcile`."""
         self.respecify(spec)
-        self._pool.submit(self.restart, spec.id, reason=reason)
+        self._record(spec.id, str(TaskState.running), "restarting", {"reason": reason})
+        self._beside.begin(spec.id, partial(self._runtime.stop, spec.id))
 
     def drop(self, task_id: str) -> None:
-        """Want a task no more, and have it stopped beside the caller."""
-        self._pool.submit(self.unwant, task_id, actor="daemon")
+        """Want a task no more; the next `reconcile` stops it."""
+        self._mark_unwanted(task_id, actor="daemon")
+        self.changed.set()
 
     def stop_all(self) -> None:
         """Stop every task but keep it wanted, so that the next start brings it back. One that cannot be stopped, for
