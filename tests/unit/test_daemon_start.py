@@ -25,5 +25,5 @@ def test_log_lines_of_an_earlier_start_are_not_its_cause(tmp_path: Path, monkeyp
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(fingerprint, "build_of", lambda _lab: "this one")
     with pytest.raises(AilabError) as refused:
-        bringup.ensure_daemon(lab)
+        bringup.ensure_daemon(lab, 0)
     assert refused.value.detail == "the disk is on fire"
