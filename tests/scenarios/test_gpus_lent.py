@@ -89,9 +89,12 @@ def test_it_goes_to_a_job_and_comes_back(lab: CommandLine) -> None:
         job_words = ("--gpus", "1", "--grace", "1s", "--", "sh", "-c", "echo on $CUDA_VISIBLE_DEVICES; sleep 600")
         (job,) = submitted(lab, "--cwd", str(lab.lab / "notebooks"), *job_words)
         assert lab.json("jobs", "show", str(job))["state"] == "queued"
-        page.locator(".Toastify__toast", has_text=f"Job {job} waits for a GPU").wait_for(timeout=150_000)
+        told = f"Job {job} waits for a GPU"
+        wait_for(lambda: told in lab.run("top").stdout, timeout=60, what="the notice")
+        # The page asks once a minute, and when it comes to the front.
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.locator(".Toastify__toast", has_text=told).wait_for()
         shoot(page, "idle-gpus-notice")
-        assert f"Job {job} waits" in lab.run("top").stdout
 
         def runs() -> bool:
             return bool(lab.json("jobs", "show", str(job))["state"] == "running")
@@ -107,5 +110,6 @@ def test_it_goes_to_a_job_and_comes_back(lab: CommandLine) -> None:
 
     wait_for(is_back, timeout=120, what="the GPU to be back", last=1)
     wait_for(lambda: sees(lab, user) == "sees 0", timeout=60, what="a kernel to see it", last=1)
-    told = [event["after"] for event in lab.json("events", "--limit", "200") if "gpus-" in (event["after"] or "")]
-    assert told[::-1] == ["gpus-asked", "gpus-lent", "gpus-returned"]
+    # The newest: the first daemon's workspace may have been given the GPU before it was closed.
+    changes = [event["after"] for event in lab.json("events", "--limit", "200") if "gpus-" in (event["after"] or "")]
+    assert changes[2::-1] == ["gpus-asked", "gpus-lent", "gpus-returned"]

@@ -16,8 +16,15 @@ from nbformat.v4 import new_code_cell, new_notebook
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, needs_chromium]
-LINES = 12
-CODE = f"import time\nfor line in range({LINES}):\n    print('line', line, flush=True)\n    time.sleep(1.5)\n'the end'"
+LINES, BEFORE, WHILE = 12, 2, 6
+# Before some lines it waits to be told to go on, by a file; another says how far it is.
+CODE = f"""import pathlib, time
+for line in range({LINES}):
+    while line in ({BEFORE}, {WHILE}) and not pathlib.Path(f"NAME.{{line}}").exists():
+        time.sleep(0.05)
+    print("line", line, flush=True)
+    pathlib.Path("NAME.said").write_text(str(line))
+"the end\""""
 
 
 @pytest.fixture
@@ -25,7 +32,10 @@ def notebook(science: CommandLine) -> Path:
     science.run("up", timeout=900)
     path: Path = science.lab / "notebooks" / f"kept-{time.monotonic_ns()}.ipynb"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(CODE), new_code_cell("1 + 1")], metadata=kernel), path)
+    nbformat.write(
+        new_notebook(cells=[new_code_cell(CODE.replace("NAME", path.stem)), new_code_cell("1 + 1")], metadata=kernel),
+        path,
+    )
     owner = science.lab.stat()
     os.chown(path, owner.st_uid, owner.st_gid)
     return path
@@ -54,10 +64,24 @@ def begin(page: Any, lab: CommandLine, notebook: Path) -> None:
 
 def is_run(page: Any) -> bool:
     """Run the first cell; whether it runs. What is asked for before the notebook has its kernel JupyterLab drops."""
+    from playwright.sync_api import TimeoutError as TooLong
+
     cells(page).first.locator(".cm-content").click()
     page.keyboard.press("Shift+Enter")
-    time.sleep(1)
-    return "[ ]" not in cells(page).first.locator(".jp-InputPrompt").inner_text()
+    try:
+        cells(page).first.locator(".jp-InputPrompt", has_not_text="[ ]").wait_for(timeout=2_000)
+    except TooLong:
+        return False
+    return True
+
+
+def go_on(notebook: Path, line: int) -> None:
+    notebook.with_name(f"{notebook.stem}.{line}").touch()
+
+
+def wait_until_said(notebook: Path, line: int) -> None:
+    said = notebook.with_name(f"{notebook.stem}.said")
+    wait_for(lambda: said.exists() and said.read_text() == str(line), timeout=30, what=f"line {line}")
 
 
 def saved_output(notebook: Path) -> str | None:
@@ -72,11 +96,13 @@ def saved_output(notebook: Path) -> str | None:
 def test_one_that_still_runs_when_the_page_is_back(science: CommandLine, notebook: Path) -> None:
     with opened_page("kept-outputs-before") as page:
         begin(page, science, notebook)
-    time.sleep(3)
+    go_on(notebook, BEFORE)
+    wait_until_said(notebook, WHILE - 1)
     with opened_page("kept-outputs") as page:
         open_notebook(page, science, notebook)
         cell = cells(page).first
-        cell.locator(".jp-OutputArea-output", has_text="line 3").first.wait_for(timeout=15_000)
+        cell.locator(".jp-OutputArea-output", has_text=f"line {WHILE - 1}").first.wait_for()
+        go_on(notebook, WHILE)
         shoot(page, "kept-outputs")
         cell.locator(".jp-OutputArea-output", has_text="the end").first.wait_for()
         cell.locator(".jp-InputPrompt", has_text="[1]:").wait_for()
@@ -93,10 +119,12 @@ def test_one_that_still_runs_when_the_page_is_back(science: CommandLine, noteboo
 def test_one_that_has_ended_meanwhile(science: CommandLine, notebook: Path) -> None:
     with opened_page("kept-outputs-before") as page:
         begin(page, science, notebook)
-    time.sleep(LINES * 1.5 + 1)
+    for line in (BEFORE, WHILE):
+        go_on(notebook, line)
+    wait_until_said(notebook, LINES - 1)
     with opened_page("kept-outputs") as page:
         open_notebook(page, science, notebook)
-        cells(page).locator(".jp-OutputArea-output", has_text="the end").first.wait_for(timeout=15_000)
+        cells(page).locator(".jp-OutputArea-output", has_text="the end").first.wait_for()
         wait_for(lambda: "the end" in (saved_output(notebook) or ""), timeout=20, what="the notebook to be saved")
         assert (saved_output(notebook) or "").count("line") == LINES
         # Who clears it, and comes back, does not get it again.
@@ -106,7 +134,9 @@ def test_one_that_has_ended_meanwhile(science: CommandLine, notebook: Path) -> N
         page.keyboard.press("Control+s")
         wait_for(lambda: saved_output(notebook) == "", timeout=20, what="the cleared notebook to be saved")
     with opened_page("kept-outputs-cleared") as page:
-        open_notebook(page, science, notebook)
+        # What the server has kept is asked for once, when the notebook has its kernel.
+        with page.expect_response(lambda answer: "/ailab/kept/" in answer.url) as asked:
+            open_notebook(page, science, notebook)
+        assert asked.value.json() == {}
         page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
-        time.sleep(2)
         assert cells(page).locator(".jp-OutputArea-output").count() == 0

@@ -21,7 +21,8 @@ from ailab.environments.uv_errors import DoNotFit
 from ailab.errors import AilabError, Conflict, NotFound, UsageError
 from ailab.provision import uv_of
 
-KILLS = 50
+# The first is the check's, the second `./check --long`'s.
+KILLS = [8, pytest.param(50, marks=pytest.mark.long)]
 
 
 @contextmanager
@@ -292,17 +293,18 @@ def in_a_child(work: Callable[[], object]) -> int:
     return child
 
 
-def test_kill_at_random_moments_of_an_add(small: tuple[Path, Index]) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+def test_kill_at_random_moments_of_an_add(small: tuple[Path, Index], kills: int) -> None:
     """lab.toml, lab.lock and the generation agree after every kill, and the next command works."""
     root, index = small
-    for number in range(KILLS + 2):
+    for number in range(kills + 2):
         index.add(f"extra-{number}", "1.0")
     add(root, "extra-0")
     started = time.monotonic()
     add(root, "extra-1")
     whole = time.monotonic() - started
     moments, outcomes = random.Random(3), {"before": 0, "after": 0}
-    for number in range(2, KILLS + 2):
+    for number in range(2, kills + 2):
         name, was = f"extra-{number}", everything(root)
         child = in_a_child(partial(add, root, name))
         time.sleep(moments.uniform(0, 1.5 * whole))

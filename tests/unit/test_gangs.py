@@ -23,6 +23,16 @@ from ailab.runtimes.base import Seen, TaskState
 from ailab.waiting import wait_for
 
 NUMBER = "import os, time, sys; n = int(os.environ['AILAB_WORKER'])\n"
+# What follows it can `say(name)` and `hear(name)`: members of a gang agree on moments, however slow the machine is.
+AGREED = (
+    NUMBER
+    + """
+import pathlib
+say = lambda name: pathlib.Path({folder!r}, str(name)).touch()
+def hear(*names):
+    while not all(pathlib.Path({folder!r}, str(name)).exists() for name in names): time.sleep(0.02)
+"""
+)
 SLEEPS = NUMBER + "print('begun', n, flush=True); time.sleep(600)"
 
 
@@ -30,6 +40,14 @@ SLEEPS = NUMBER + "print('begun', n, flush=True); time.sleep(600)"
 def room(tmp_path: Path) -> Iterator[Room]:
     with Room(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def agreed(tmp_path: Path) -> str:
+    """The first lines of a program whose members agree on moments."""
+    folder = tmp_path / "said"
+    folder.mkdir()
+    return AGREED.format(folder=str(folder))
 
 
 def seen(status: int | None = 0, reason: str | None = None, ended: int = 0) -> Seen:
@@ -135,35 +153,43 @@ def test_claims_are_all_or_none(room: Room) -> None:
     assert room.jobs.get(job).state == JobState.queued and [held for held, _at in room.jobs.leases()] == [taken]
 
 
-def test_one_failure_stops_the_others_and_is_told(room: Room) -> None:
-    code = NUMBER + "print('begun', flush=True); time.sleep(0.5 if n == 1 else 600); sys.exit(3)"
+def test_one_failure_stops_the_others_and_is_told(room: Room, agreed: str) -> None:
+    code = agreed + "say(n); hear(0, 1, 2) if n == 1 else time.sleep(600); sys.exit(3)"
     job = room.submit(code, workers=3, strategy="multiworker", grace=5)
     ended = room.until(job, JobState.failed)
     assert (ended.reason, ended.exit_status) == ("exit-status", 3) and ended.note.startswith("worker 1: ")
     assert not room.running() and room.jobs.leases() == []
 
 
-def test_who_dies_of_the_others_failure_is_not_its_cause(room: Room) -> None:
-    code = NUMBER + "time.sleep(0.4 * (3 - n)); sys.exit(10 + n)"
-    ended = room.until(room.submit(code, workers=3, strategy="multiworker"), JobState.failed)
+def test_who_dies_of_the_others_failure_is_not_its_cause(room: Room, agreed: str, tmp_path: Path) -> None:
+    # The third fails first, and the others once its end has been written down.
+    code = agreed + "hear('ended') if n < 2 else None; sys.exit(10 + n)"
+    job = room.submit(code, workers=3, strategy="multiworker")
+    room.worker.step()
+    wait_for(lambda: room.runtime.poll(f"job-{job}-2").exit_status == 12, timeout=30, what="the third's end")
+    (tmp_path / "said/ended").touch()
+    wait_for(lambda: not room.running(), timeout=30, what="the others' end")
+    ended = room.until(job, JobState.failed)
     assert ended.exit_status == 12 and ended.note.startswith("worker 2: ")
 
 
-def test_the_rest_has_its_grace_and_is_killed_then(room: Room) -> None:
+def test_the_rest_has_its_grace_and_is_killed_then(room: Room, agreed: str) -> None:
     code = "import signal; signal.signal(signal.SIGTERM, lambda *_: print('saved', flush=True))\n"
-    code += NUMBER + "print('begun', flush=True); time.sleep(0.7 if n == 0 else 0)\n"
-    code += "sys.exit(3) if n == 0 else None\nwhile True: time.sleep(1)"
-    job = room.submit(code, workers=2, strategy="multiworker", grace=0.5)
+    code += agreed + "print('begun', flush=True); say(n)\n"
+    code += "if n == 0: hear(1); sys.exit(3)\nwhile True: time.sleep(1)"
+    job = room.submit(code, workers=2, strategy="multiworker", grace=2)
     ended = room.until(job, JobState.failed)
     assert room.output(job, 1) == ["begun", "saved"] and ended.note.startswith("worker 0: ")
 
 
-def test_a_restart_is_of_the_whole_gang(room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_is_of_the_whole_gang(
+    room: Room, agreed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ends, "FIRST_PAUSE", 0.05)
     mark = tmp_path / "mark"
-    code = NUMBER + f"import pathlib; m = pathlib.Path({str(mark)!r}); print('begun', flush=True)\n"
+    code = agreed + f"m = pathlib.Path({str(mark)!r}); print('begun', flush=True)\n"
     code += "if m.exists(): sys.exit(0)\n"
-    code += "time.sleep(0.5 if n else 600); m.touch(); sys.exit(1)"
+    code += "say(n); hear(0) if n else time.sleep(600); m.touch(); sys.exit(1)"
     job = room.submit(code, workers=2, strategy="multiworker", retries=1)
     ended = room.until(job, JobState.done)
     assert (ended.attempt, ended.failures, ended.note) == (2, 1, "")
@@ -171,8 +197,8 @@ def test_a_restart_is_of_the_whole_gang(room: Room, tmp_path: Path, monkeypatch:
     assert [room.runtime.poll(f"job-{job}-{number}").attempt for number in (0, 1)] == [2, 2]
 
 
-def test_with_ps_the_chiefs_end_is_the_gangs(room: Room) -> None:
-    code = NUMBER + "print('begun', flush=True); time.sleep(0.5 if n == 0 else 600)"
+def test_with_ps_the_chiefs_end_is_the_gangs(room: Room, agreed: str) -> None:
+    code = agreed + "print('begun', flush=True); say(n); hear(1, 2, 3) if n == 0 else time.sleep(600)"
     job = room.submit(code, workers=2, strategy="ps", cpus=2)
     ended = room.until(job, JobState.done)
     assert ended.exit_status == 0 and not room.running()
@@ -242,13 +268,14 @@ def test_a_worker_of_an_attempt_that_half_began_is_of_the_next_one(room: Room) -
     assert room.runtime.poll(f"job-{job}-1").attempt == 2
 
 
-def test_brought_down_it_is_lost_and_not_the_failure_of_one(room: Room, tmp_path: Path) -> None:
-    code = NUMBER + "print('begun', flush=True); time.sleep({} if n == 0 else 600); sys.exit(1)"
-    job = room.submit(code.format(1.0), workers=2, strategy="multiworker")
+def test_brought_down_it_is_lost_and_not_the_failure_of_one(room: Room, agreed: str, tmp_path: Path) -> None:
+    code = agreed + "hear('down') if n == 0 else time.sleep(600); sys.exit(1)"
+    job = room.submit(code, workers=2, strategy="multiworker")
     room.until(job, JobState.running)
     room.worker.pause()
     room.runtime.stop(f"job-{job}-1", grace=0)
-    wait_for(lambda: not room.running(), timeout=10, what="the other's end")
+    (tmp_path / "said/down").touch()
+    wait_for(lambda: not room.running(), timeout=30, what="the other's end")
     with Room(tmp_path) as later:
         ended = later.until(job, JobState.failed)
         assert ended.reason == "lost" and "worker" not in ended.note
