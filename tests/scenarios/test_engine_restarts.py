@@ -15,7 +15,7 @@ from engines import needs_engine, unique_name
 from image_base import pin_base
 from other_daemon import other_daemon
 from rooms import kernel
-from second_engine import SecondEngine, started_engine
+from second_engine import SecondEngine, memory_to_spare, started_engine
 
 from ailab import engine
 from ailab.access import hub_client, kernel_client
@@ -38,7 +38,7 @@ HAS_GPU = "open('/dev/nvidia0').close(); print('opened')"
 def running() -> Iterator[SecondEngine]:
     with reachable_folder() as folder:
         programs = nvidia_stand_in.programs(folder / "programs") if nvidia_stand_in.can_be_lost() else None
-        with started_engine(folder, programs=programs) as made:
+        with started_engine(folder, megabytes=memory_to_spare(4000), programs=programs) as made:
             yield made
 
 

@@ -198,8 +198,8 @@ def _buildkit(client: DockerClient) -> Builder:
         raise UsageError(
             _("Nothing on this machine builds images: there is no docker with BuildKit."),
             remedy=_(
-                "Install one (Debian 12, Ubuntu: sudo apt-get install docker.io; Debian 13: docker-cli and docker-buildx; "
-                "beside Docker's own packages: docker-buildx-plugin)."
+                "Install one (Debian 12, Ubuntu: sudo apt-get install docker.io; Debian 13: docker-cli and "
+                "docker-buildx; beside Docker's own packages: docker-buildx-plugin)."
             ),
         )
     return BuildKit(program)
