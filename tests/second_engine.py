@@ -79,7 +79,7 @@ class SecondEngine:
 
 
 def memory_to_spare(megabytes: int) -> int:
-    """`megabytes` where the machine has three times as many free, else 0: a store in memory is soon filled, and gone."""
+    """`megabytes` where the machine has three times as many free, else 0: a store in memory is soon filled and gone."""
     return megabytes if psutil.virtual_memory().available > 3 * megabytes * 2**20 else 0
 
 
