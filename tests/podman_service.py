@@ -12,7 +12,6 @@ from pathlib import Path
 
 import docker
 import pytest
-from second_engine import memory_to_spare
 
 from ailab.waiting import wait_for
 
@@ -40,14 +39,10 @@ def config(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def service(folder: Path, *, small: bool = False) -> Iterator[str]:
-    """Podman's service of root, which the group `docker` may use; its DOCKER_HOST. Its store is in memory where only
-    `small` images are built."""
+def service(folder: Path) -> Iterator[str]:
+    """Podman's service of root, which the group `docker` may use; its DOCKER_HOST."""
     sockets = Path("/run") / folder.name
-    for made in (sockets, folder / "store"):
-        made.mkdir()
-    if megabytes := memory_to_spare(2000 if small else 0):
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "podman", folder / "store"], check=True)
+    sockets.mkdir()
     socket = sockets / "podman.sock"
     places = ["--root", folder / "store", "--runroot", sockets / "run"]
     log = folder / "podman.log"
@@ -65,8 +60,7 @@ def service(folder: Path, *, small: bool = False) -> Iterator[str]:
     finally:
         running.terminate()
         running.wait(20)
-        for mounted in (folder / "store" / "overlay", folder / "store"):
-            subprocess.run(["umount", "-l", mounted], capture_output=True, check=False)
+        subprocess.run(["umount", "-l", folder / "store" / "overlay"], capture_output=True, check=False)
         shutil.rmtree(sockets, ignore_errors=True)
 
 
