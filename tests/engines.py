@@ -54,8 +54,8 @@ def unique_name(stem: str) -> str:
 
 @contextmanager
 def folder_in_memory(megabytes: int) -> Iterator[Path]:
-    """A temporary folder for stores of images, in memory where the machine has plenty. Overlays there that are no root's
-    need Linux 6.6."""
+    """A temporary folder for stores of images, in memory where the machine has plenty. An account without privileges
+    overlays folders there from Linux 6.6 on."""
     kernel = tuple(int(number) for number in os.uname().release.split(".")[:2])
     megabytes = memory_to_spare(megabytes) if kernel >= (6, 6) else 0
     with reachable_folder() as folder:
