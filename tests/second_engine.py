@@ -78,11 +78,16 @@ class SecondEngine:
         (self.sockets / "pid").unlink(missing_ok=True)
 
 
+def memory_to_spare(megabytes: int) -> int:
+    """`megabytes` where the machine has three times as many free, else 0: a store in memory is soon filled and gone."""
+    return megabytes if psutil.virtual_memory().available > 3 * megabytes * 2**20 else 0
+
+
 @contextmanager
 def started_engine(
     folder: Path, *, megabytes: int = 0, options: Sequence[str] = (), programs: Path | None = None
 ) -> Iterator[SecondEngine]:
-    """A second engine, which answers. With `megabytes` its store is a disk of that size."""
+    """A second engine, which answers. With `megabytes` its store is a disk of that size, in memory."""
     number = zlib.crc32(str(folder).encode()) % 10**6
     made = SecondEngine(folder, f"ailab{number}", tuple(options), programs)
     network = _free_network()

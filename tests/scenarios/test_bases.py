@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 from conftest import CommandLine, made_lab, reachable_folder
-from engines import bridge_address, needs_engine
+from engines import bridge_address, needs_engine, unique_name
 from python_image import python_image
 from registries import PASSWORD, USER, Registry, kept_store, needs_registry, registry
 
@@ -135,8 +135,9 @@ def not_a_debian(client: Any) -> str:
         info = tarfile.TarInfo("usr/lib/os-release")
         info.size = len(text)
         archive.addfile(info, io.BytesIO(text))
-    client.api.import_image_from_data(layer.getvalue(), repository="ailab-test/other", tag="1")
-    return "ailab-test/other:1"
+    name = f"ailab-test/{unique_name('other')}"
+    client.api.import_image_from_data(layer.getvalue(), repository=name, tag="1")
+    return f"{name}:1"
 
 
 def test_the_doctor_names_what_the_machine_lacks(lab: CommandLine) -> None:

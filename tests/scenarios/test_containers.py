@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
-from engines import needs_engine
+from engines import needs_engine, unique_name
+from image_base import pin_base
 from job_lines import ended
 from web_door import web_door
 
@@ -28,18 +30,20 @@ STATE_SECONDS = 30
 
 @pytest.fixture(scope="module")
 def lab(machine_home: Path) -> Iterator[CommandLine]:
+    name = unique_name("container-test")
     with made_lab(machine_home, "science") as line:
         for section, key, value in (
             ("lab", "runtime", "docker"),
-            ("lab", "name", "container-test"),
+            ("lab", "name", name),
             ("resources", "memory", "1g"),
             ("resources", "cpus", 1),
             ("resources", "pids", 300),
         ):
             set_value(line.paths.settings, section, key, value)
+        pin_base(line)
         yield line
     client = engine.connect()
-    for image in client.images.list(name="ailab/container-test"):
+    for image in client.images.list(name=f"ailab/{name}"):
         client.images.remove(image.id, force=True)
 
 
@@ -56,9 +60,16 @@ def cell(lab: CommandLine, user: str, code: str) -> str:
     return kernel_client.run_cell(web_door(lab, user), code)
 
 
-def inspected(user: str) -> dict[str, Any]:
-    wanted = {"label": f"org.ailab.task=workspace-{user}"}
-    (found,) = engine.connect().api.containers(filters=wanted)
+def in_engine(lab: CommandLine) -> list[dict[str, Any]]:
+    """What the engine lists of the lab's own containers and networks; other labs may have some of the same names."""
+    whose = hashlib.sha256(str(lab.paths.tasks.resolve()).encode()).hexdigest()[:12]
+    api, own = engine.connect().api, {"label": f"org.ailab.tasks={whose}"}
+    return [*api.containers(all=True, filters=own), *api.networks(filters=own)]
+
+
+def inspected(lab: CommandLine, user: str) -> dict[str, Any]:
+    containers = [one for one in in_engine(lab) if "Image" in one]
+    (found,) = [one for one in containers if one["Labels"].get("org.ailab.task") == f"workspace-{user}"]
     seen: dict[str, Any] = engine.connect().api.inspect_container(found["Id"])
     return seen
 
@@ -68,7 +79,7 @@ def test_services_on_the_host_and_the_workspace_in_a_closed_container(lab: Comma
     assert up["verified"]["ok"] and up["verified"]["environment"] == up["environment"]["id"]
     task = workspace(lab, user)
     assert task["limits"] == {"cpus": 1.0, "memory_bytes": MEMORY, "pids": 300, "shm_bytes": 2 * 2**30}
-    seen = inspected(user)
+    seen = inspected(lab, user)
     host = seen["HostConfig"]
     assert host["CapDrop"] == ["ALL"] and host["ReadonlyRootfs"] and not host["Privileged"]
     assert seen["Config"]["User"].split(":")[0] not in ("", "0")
@@ -148,8 +159,8 @@ def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(l
 
 def test_two_people_cannot_reach_each_other(lab: CommandLine, up: Any) -> None:
     hub_client.start_server(lab.paths, "neighbour")
-    network = next(iter(inspected("neighbour")["NetworkSettings"]["Networks"].values()))
-    port = inspected("neighbour")["Config"]["Env"]
+    network = next(iter(inspected(lab, "neighbour")["NetworkSettings"]["Networks"].values()))
+    port = inspected(lab, "neighbour")["Config"]["Env"]
     url = next(value for value in port if value.startswith("JUPYTERHUB_SERVICE_URL="))
     number = int(url.split(":")[2].split("/")[0])
     probe = (
@@ -173,7 +184,7 @@ def test_containers_outlive_the_daemon_and_are_taken_over(lab: CommandLine, up: 
 
 def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, up: Any) -> None:
     user = up["login"]["user"]
-    before, where = workspace(lab, user), inspected(user)["NetworkSettings"]["Ports"]
+    before, where = workspace(lab, user), inspected(lab, user)["NetworkSettings"]["Ports"]
     os.kill(before["pid"], signal.SIGKILL)
 
     def again() -> bool:
@@ -181,7 +192,7 @@ def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, 
         return bool(task["state"] == "running" and task["attempt"] > before["attempt"])
 
     wait_for(again, timeout=STATE_SECONDS, what="the next attempt")
-    assert inspected(user)["NetworkSettings"]["Ports"] == where
+    assert inspected(lab, user)["NetworkSettings"]["Ports"] == where
 
     def computes() -> bool:
         try:
@@ -192,28 +203,12 @@ def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, 
     wait_for(computes, timeout=STATE_SECONDS, what="a cell")
 
 
-def test_down_leaves_nothing_in_the_engine(lab: CommandLine, up: Any) -> None:
-    lab.run("down")
-    assert not [name for name in engine.connect().api.containers(all=True, filters={"label": "org.ailab.task"})
-                if "workspace-" in name["Labels"]["org.ailab.task"]]  # fmt: skip
-    assert lab.json("status")["state"] == "stopped"
-
-
 def test_the_doctor_may_ask_the_engine_too(lab: CommandLine, up: Any) -> None:
     checks = {check["name"]: check for check in json.loads(lab.run("doctor", "--json", check=False).stdout)["checks"]}
     assert [finding["severity"] for finding in checks["engine"]["findings"]] == ["ok"], checks["engine"]
 
 
-def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path: Path) -> None:
-    lab.run("down")
-    away = CommandLine(lab.lab, lab.environment | {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
-    refused = away.run("up", check=False)
-    assert refused.returncode == 1 and "no container engine" in refused.stderr
-    assert lab.json("status")["state"] == "stopped"
-
-
 def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> None:
-    lab.run("up", timeout=UP_SECONDS)
     hub_client.hub_call(lab.paths, "DELETE", "/users/neighbour/server")  # what it holds is more than is left
     folder = lab.lab / "notebooks"
     code = "import os, numpy, ailab_progress; print(os.getcwd(), numpy.__version__, os.path.exists('/.dockerenv'))"
@@ -227,7 +222,6 @@ def test_a_job_is_a_container_with_its_own_limits(lab: CommandLine, up: Any) -> 
 
 
 def test_a_job_from_elsewhere_runs_on_its_snapshot(lab: CommandLine, up: Any) -> None:
-    lab.run("up", timeout=UP_SECONDS)
     with reachable_folder() as folder:
         (folder / "hello.py").write_text("import os; print('hello', os.getcwd())")
         done = lab.run("run", "--follow", "--cwd", str(folder), "--cpus", "1", "--", "python", "hello.py", timeout=120)
@@ -256,7 +250,6 @@ open(os.path.join(os.environ["AILAB_CHECKPOINTS"], os.environ["AILAB_WORKER"]), 
 
 
 def test_the_workers_of_a_job_meet_in_containers(lab: CommandLine, up: Any) -> None:
-    lab.run("up", timeout=UP_SECONDS)
     for user in ("neighbour", up["login"]["user"]):  # on two CPUs there is no room beside a workspace
         hub_client.hub_call(lab.paths, "DELETE", f"/users/{user}/server")
     words = ("--workers", "2", "--strategy", "multiworker", "--cpus", "1", "--memory", "300m")
@@ -267,4 +260,20 @@ def test_the_workers_of_a_job_meet_in_containers(lab: CommandLine, up: Any) -> N
     assert seen["state"] == "done", f"{seen['note']}\n{said}"
     assert f"[0] hello from job-{job}-1" in said
     assert sorted(one.name for one in (lab.paths.jobs / str(job) / "checkpoints").iterdir()) == ["0", "1"]
-    assert not [one for one in engine.connect().api.networks() if f"job-{job}-" in one["Name"]]
+    assert not [one for one in in_engine(lab) if f"job-{job}-" in str(one)]
+
+
+def test_down_leaves_nothing_in_the_engine(lab: CommandLine, up: Any) -> None:
+    hub_client.start_server(lab.paths, up["login"]["user"])
+    assert inspected(lab, up["login"]["user"])["State"]["Running"]
+    lab.run("down")
+    assert in_engine(lab) == []
+    assert lab.json("status")["state"] == "stopped"
+
+
+def test_no_engine_is_told_before_anything_is_started(lab: CommandLine, tmp_path: Path) -> None:
+    lab.run("down")
+    away = CommandLine(lab.lab, lab.environment | {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"})
+    refused = away.run("up", check=False)
+    assert refused.returncode == 1 and "no container engine" in refused.stderr
+    assert lab.json("status")["state"] == "stopped"

@@ -11,9 +11,11 @@ from typing import Any
 import nvidia_stand_in
 import pytest
 from conftest import UP_SECONDS, CommandLine, made_lab, reachable_folder
-from engines import needs_engine
+from engines import needs_engine, unique_name
+from image_base import pin_base
+from other_daemon import other_daemon
 from rooms import kernel
-from second_engine import SecondEngine, started_engine
+from second_engine import SecondEngine, memory_to_spare, started_engine
 from web_door import web_door
 
 from ailab import engine
@@ -27,8 +29,9 @@ from ailab.waiting import wait_for
 pytestmark = [pytest.mark.docker, pytest.mark.lab, needs_engine]
 STATE_SECONDS = 30
 AGAIN_SECONDS = 90
-# The daemon looks once a minute for what tasks have lost; it takes two looks to see that nothing runs in one.
-LOOK_SECONDS = 90
+# How often the daemon looks for what tasks have lost, once a minute where no test waits for it.
+LOOK_SECONDS = 3
+FOUND_SECONDS = 60
 HAS_GPU = "open('/dev/nvidia0').close(); print('opened')"
 
 
@@ -36,7 +39,7 @@ HAS_GPU = "open('/dev/nvidia0').close(); print('opened')"
 def running() -> Iterator[SecondEngine]:
     with reachable_folder() as folder:
         programs = nvidia_stand_in.programs(folder / "programs") if nvidia_stand_in.can_be_lost() else None
-        with started_engine(folder, programs=programs) as made:
+        with started_engine(folder, megabytes=memory_to_spare(4000), programs=programs) as made:
             yield made
 
 
@@ -44,11 +47,13 @@ def running() -> Iterator[SecondEngine]:
 def lab(machine_home: Path, running: SecondEngine) -> Iterator[CommandLine]:
     """Up, with its containers on the second engine; the image is made by this machine's, which has a network."""
     with made_lab(machine_home, "science") as line:
-        wanted = (("lab", "runtime", "docker"), ("lab", "name", "restart-test"), ("tracking", "mlflow", False))
+        name = unique_name("restart-test")
+        wanted = (("lab", "runtime", "docker"), ("lab", "name", name), ("tracking", "mlflow", False))
         for section, key, value in wanted:
             set_value(line.paths.settings, section, key, value)
         if running.programs is not None:
             set_value(line.paths.settings, "resources", "gpus", ["0"])
+        pin_base(line)
         names = line.json("image", "build", timeout=UP_SECONDS)["names"]
         # With the base that it stands on: `up` then finds that there is nothing to build.
         digest = lock.read_lock(line.paths.lock).image.base
@@ -59,8 +64,8 @@ def lab(machine_home: Path, running: SecondEngine) -> Iterator[CommandLine]:
             engine.connect().images.remove(name, force=True)
         there = CommandLine(line.lab, line.environment | {"DOCKER_HOST": running.address})
         there.up()
-        yield there
-        there.run("down")
+        with other_daemon(there, "eager_daemon.py", str(LOOK_SECONDS)):
+            yield there
 
 
 def workspace(lab: CommandLine) -> Any:
@@ -128,7 +133,7 @@ def test_lost_gpus_are_told_and_are_back_as_soon_as_nothing_runs(lab: CommandLin
     kernel_client.execute(web_door(lab, before["owner"]), open_one, "kept = 1")
     nvidia_stand_in.lose(before["pid"])
     assert cell(lab, HAS_GPU) == ""
-    lost = wait_for(lambda: _faulty(lab), timeout=LOOK_SECONDS, what="the loss to be seen")
+    lost = wait_for(lambda: _faulty(lab), timeout=FOUND_SECONDS, what="the loss to be seen")
     assert (lost["fault"], lost["attempt"]) == ("gpus-lost", before["attempt"]) and "its GPUs" in lost["note"]
     assert "its GPUs" in " ".join(lab.run("status").stdout.split())
     assert events_of(lab, before["id"], since) == [("faulty", "gpus-lost")], "somebody has just worked in it"
@@ -137,7 +142,7 @@ def test_lost_gpus_are_told_and_are_back_as_soon_as_nothing_runs(lab: CommandLin
     def again() -> bool:
         return bool(workspace(lab)["attempt"] > before["attempt"])
 
-    wait_for(again, timeout=2 * LOOK_SECONDS, what="the next attempt")
+    wait_for(again, timeout=FOUND_SECONDS, what="the next attempt")
     wait_for(lambda: cell(lab, HAS_GPU) == "opened", timeout=AGAIN_SECONDS, what="the GPU")
     assert workspace(lab)["fault"] is None
     assert ("restarting", "gpus-lost") in events_of(lab, before["id"], since)

@@ -7,18 +7,22 @@ import os
 import re
 import shlex
 import socket
-import stat
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import UP_SECONDS, CommandLine, free_port, made_lab, reachable_folder
-from engines import Entry, container, log, needs_engine, tree
+from engines import container, log, needs_engine, unique_name
+from image_base import pin_base
 
 from ailab import engine
+from ailab.environments.lock import read_lock
+from ailab.environments.lock_file import Package
+from ailab.settings_file import set_value
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.docker, pytest.mark.tensorflow, needs_engine]
@@ -33,12 +37,6 @@ HARDENED = {
     "memswap_limit": "4g",
     "pids_limit": 512,
 }
-# What an engine or a build makes anew each time: mount points, and the folders that a layer adds to.
-TIMED = re.compile(
-    r"\.dockerenv|dev(/console)?|run(/secrets)?|etc(/(hostname|hosts|mtab|resolv\.conf|nsswitch\.conf))?"
-    r"|var/(cache(/uv)?|lib(/extrausers)?)|usr/local/bin(/ailab)?|lab(/[\w.]+)?"
-    r"|opt/ailab/(generations(/[\w.-]+)?|image(/requirements(/control)?)?|image\.json|lab|tools/proxy-\w+(/[\w.]+)?)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +47,8 @@ def client() -> Any:
 @pytest.fixture(scope="module")
 def lab(machine_home: Path) -> Iterator[CommandLine]:
     with made_lab(machine_home, "tensorflow-2.9") as line:
-        with (line.lab / "lab.toml").open("a") as settings:
-            settings.write(f"# Like no other lab, whose image is none of ours: {line.lab}\n")
+        set_value(line.paths.settings, "lab", "name", unique_name("image-test"))
+        pin_base(line)
         yield line
 
 
@@ -62,16 +60,16 @@ def built(lab: CommandLine, client: Any) -> Iterator[Any]:
         client.images.remove(name, force=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def running(built: Any, client: Any) -> Iterator[tuple[Any, int, Path]]:
-    """The image in a container that may do nothing: it, its port here, and its notebooks here."""
+    """The image in a container that may do nothing and has one CPU: it, its port here, and its notebooks here."""
     port = free_port()
     with reachable_folder() as notebooks:
         os.chown(notebooks, UID, UID)
-        options = HARDENED | {"ports": {"8888/tcp": ("127.0.0.1", port)}}
+        options = HARDENED | {"nano_cpus": 10**9, "ports": {"8888/tcp": ("127.0.0.1", port)}}
         options |= {"volumes": {str(notebooks): {"bind": "/lab/notebooks", "mode": "rw"}}}
         with container(client, built["names"][0], **options) as made:
-            wait_for(lambda: "Proven" in log(made) or not _runs(made), timeout=120, what="the lab to be ready")
+            wait_for(lambda: "Proven" in log(made) or not _runs(made), timeout=180, what="the lab to be ready")
             assert _runs(made), log(made)
             yield made, port, notebooks
 
@@ -93,7 +91,7 @@ def test_nothing_is_built_where_nothing_has_changed(lab: CommandLine, built: Any
     assert again["new"] is False and again["id"] == built["id"]
 
 
-def test_it_runs_as_anybody_with_nothing_allowed_and_stops_cleanly(running: tuple[Any, int, Path]) -> None:
+def test_it_runs_as_anybody_with_nothing_allowed(running: tuple[Any, int, Path]) -> None:
     made, port, notebooks = running
     said = log(made)
     assert "http://" in said and re.search(r"Password +\w+-", said), said
@@ -107,37 +105,32 @@ def test_it_runs_as_anybody_with_nothing_allowed_and_stops_cleanly(running: tupl
     assert status == 0 and json.loads(checked)["kernel"] == "42", checked
     status, verified = _exec(made, "ailab env verify --json")
     assert status == 0 and json.loads(verified)["ok"], verified
-    began = time.monotonic()
-    made.stop(timeout=10)
-    assert time.monotonic() - began < 10
-    made.reload()
-    assert made.attrs["State"]["ExitCode"] == 0, log(made)
 
 
-def test_a_kernel_is_told_of_the_containers_cpus_and_the_status_of_its_memory(built: Any, client: Any) -> None:
+def test_a_kernel_is_told_of_the_containers_cpus_and_the_status_of_its_memory(running: tuple[Any, int, Path]) -> None:
+    made, _port, _notebooks = running
     cell = (
         "from pathlib import Path\nfrom ailab.access.kernel_client import run_cell\nfrom ailab.lab import Lab\n"
         "from ailab.access.workspace_client import WorkspaceServer\n"
         "code = \"import os; print(*(os.environ[f'{name}_NUM_THREADS'] for name in ('OMP', 'MKL')))\"\n"
         "print(run_cell(WorkspaceServer.of(Lab.open(Path('/lab')).runtime, 'USER'), code), end='')"
     )
-    with container(client, built["names"][0], **HARDENED, nano_cpus=10**9) as made:
-        wait_for(lambda: "Proven" in log(made) or not _runs(made), timeout=180, what="the lab to be ready")
-        status = json.loads(_exec(made, "ailab status --json")[1])
-        assert status["machine"] == {"cpus": 1, "memory_bytes": 4 * 2**30}
-        user = next(task["owner"] for task in status["tasks"] if task["kind"] == "workspace")
-        words = shlex.join(["/opt/ailab/control/current/bin/python", "-c", cell.replace("USER", user)])
-        assert _exec(made, words) == (0, "1 1\n")
+    status = json.loads(_exec(made, "ailab status --json")[1])
+    assert status["machine"] == {"cpus": 1, "memory_bytes": 4 * 2**30}
+    user = next(task["owner"] for task in status["tasks"] if task["kind"] == "workspace")
+    words = shlex.join(["/opt/ailab/control/current/bin/python", "-c", cell.replace("USER", user)])
+    assert _exec(made, words) == (0, "1 1\n")
 
 
 def test_health_is_true_only_while_a_kernel_can_start(running: tuple[Any, int, Path]) -> None:
     made, _port, _notebooks = running
     words = made.image.attrs["Config"]["Healthcheck"]["Test"][1:]
     assert made.exec_run(words).exit_code == 0
-    pid = json.loads(_exec(made, "ailab status --json")[1])["tasks"][0]["pid"]
     made.exec_run(["sh", "-c", "kill -STOP $(cat /lab/.ailab/run/daemon.lock)"])
+    began = time.monotonic()
     try:
-        assert made.exec_run(words).exit_code == 1, pid
+        assert made.exec_run(words).exit_code == 1
+        assert time.monotonic() - began < 25, "the engine takes the check for failed after 30 s, and does not say why"
     finally:
         made.exec_run(["sh", "-c", "kill -CONT $(cat /lab/.ailab/run/daemon.lock)"])
 
@@ -213,35 +206,31 @@ def test_the_printed_command_runs_the_lab(lab: CommandLine, built: Any, client: 
     assert account == f"{owner.st_uid}:{owner.st_gid}" and owner.st_uid != 0
 
 
-def test_two_builds_have_the_same_content_and_no_trace_of_this_machine(
-    lab: CommandLine, built: Any, client: Any
-) -> None:
-    before = tree(client, built["id"])
-    again = lab.json("image", "build", "--again", timeout=UP_SECONDS)
-    after = tree(client, again["id"])
-    assert before.keys() == after.keys()
-    different = [path for path in before if before[path] != after[path]]
-    assert [path for path in different if _but_for_time(before[path]) != _but_for_time(after[path])] == []
-    assert sorted(path for path in different if not TIMED.fullmatch(path)) == []
-    writable = [path for path, entry in after.items() if int(entry[1], 8) & stat.S_IWOTH and entry[0] in b"05"]
-    assert all(path.split("/")[0] in ("lab", "tmp", "var", "run", "dev") for path in writable), writable
-    history = json.dumps(client.api.history(again["id"]))
+def test_its_history_holds_no_secret_of_this_machine(built: Any, client: Any) -> None:
+    history = json.dumps(client.api.history(built["id"]))
     secrets = [value for name, value in os.environ.items() if "INDEX_URL" in name.upper() and "://" in value]
     assert not any(value in history for value in secrets)
 
 
-def _but_for_time(entry: Entry) -> tuple[Any, ...]:
-    return (*entry[:4], *entry[5:])
-
-
 def test_a_package_that_is_not_there_is_named(lab: CommandLine, built: Any) -> None:
-    lock = lab.paths.lock
-    kept = lock.read_bytes()
+    kept = lab.paths.lock.read_text()
+    locked = read_lock(lab.paths.lock)
+    assert locked is not None
+    # One of the lab's own, which go into the last layer: what is below it has been built.
+    missing = Package("ailab-no-such-package", "0.0.77", "", (f"sha256:{'0' * 64}",))
     try:
-        text = kept.decode()
-        lock.write_text(re.sub(r'(name = "absl-py"\nversion = ")[^"]+', r"\g<1>0.0.77", text), encoding="utf-8")
+        lab.paths.lock.write_text(replace(locked, packages=(*locked.packages, missing)).text())
         failed = lab.run("image", "build", check=False, timeout=UP_SECONDS)
-        assert failed.returncode == 1 and "absl-py" in failed.stderr, failed.stderr
+        assert failed.returncode == 1 and "ailab-no-such-package" in failed.stderr, failed.stderr
     finally:
-        lock.write_bytes(kept)
+        lab.paths.lock.write_text(kept)
     assert lab.json("image", "build")["new"] is False
+
+
+def test_it_stops_cleanly(running: tuple[Any, int, Path]) -> None:
+    made, _port, _notebooks = running
+    began = time.monotonic()
+    made.stop(timeout=10)
+    assert time.monotonic() - began < 10
+    made.reload()
+    assert made.attrs["State"]["ExitCode"] == 0, log(made)

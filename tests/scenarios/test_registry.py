@@ -313,6 +313,7 @@ def test_a_teammate_has_the_same_lab_from_the_registry_alone(
 ) -> None:
     """The lab's own image, built and pushed; elsewhere a folder, an environment and a kernel that are all of it."""
     built = lab.json("image", "build", timeout=UP_SECONDS)
+    assert lab.json("image", "verify", timeout=UP_SECONDS)["ok"]
     # Its layers stay in the engine while its names are gone.
     client.api.tag(built["id"], f"localhost/{NAME}", "layers")
     with registry(folder / "whole", bridge_address(client), kept_store()) as served:

@@ -10,12 +10,15 @@ import typer
 
 from ailab.cli import labs
 from ailab.cli.output import human_size, print_json, say, table
+from ailab.client import Client
 from ailab.errors import NotRunning
 from ailab.i18n import _
 
 if TYPE_CHECKING:
     from ailab.lab import Lab
 
+# Together less than the 30 s that a container's engine gives to its health check.
+CHECK_ANSWER_SECONDS = 8.0
 CHECK_SECONDS = 20.0
 
 _COLUMNS = 80
@@ -28,8 +31,9 @@ def status(
     json: Annotated[bool, typer.Option("--json", help=_("Print one JSON object."))] = False,
 ) -> None:
     lab = labs.open_lab()
+    client = Client(lab.paths.daemon_socket, timeout=CHECK_ANSWER_SECONDS) if check else lab.client
     try:
-        document = lab.client.get("/api/status")
+        document = client.get("/api/status")
     except NotRunning:
         from ailab.daemon.status import stopped_status
 
