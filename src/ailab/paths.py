@@ -102,12 +102,12 @@ class MachinePaths:
     @property
     def account_folders(self) -> tuple[Path, ...]:
         """What the lab's account writes, with `private_folders`; the rest belongs to the launcher."""
-        return (self.pythons, self.generations, self.wheels, self.tools)
+        return (self.pythons, self.generations, self.labs, self.wheels, self.tools)
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
         """Those that only the account may enter. In uv's cache each package has a lock that everybody may write."""
-        return (self.cache, self.labs, self.locks)
+        return (self.cache, self.locks)
 
 
 @dataclass(frozen=True)
