@@ -15,7 +15,9 @@ import pytest
 from conftest import CHECKOUT, reachable_folder
 
 from ailab import files, lock_holders
+from ailab.environments.halves import remove_open_locks
 from ailab.errors import Conflict
+from ailab.paths import MachinePaths
 
 HOLD = """
 import fcntl, os, sys
@@ -228,3 +230,15 @@ def test_root_runs_no_launcher_s_programs_that_another_account_could_change(weak
         with launched(home) as process:
             assert process.wait(30) == 1
         assert not (folder / "run").exists()
+
+
+def test_the_open_locks_of_an_earlier_ailab_go(tmp_path: Path) -> None:
+    machine = MachinePaths(tmp_path)
+    old = [machine.generations / ".one.lock", machine.generations / "one/.lock", machine.tools / ".lock"]
+    kept = [machine.generations / ".one.pin", machine.generations / "two/.lock"]
+    for path in (*old, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.chmod(0o600 if path == kept[1] else 0o666)
+    remove_open_locks(machine)
+    assert not any(path.exists() for path in old) and all(path.exists() for path in kept)

@@ -14,7 +14,7 @@ from ailab.doctor.facts import Facts, matching
 from ailab.doctor.findings import Finding, Fix, error, fine, warning
 from ailab.doctor.machine import existing
 from ailab.i18n import _
-from ailab.settings_file import PRIVATE, SettingsError, close_to_others, has_credentials, read_text
+from ailab.settings_file import PRIVATE, SettingsError, has_credentials, read_text
 
 _FOLDER, _FILE = 0o700, 0o600
 
@@ -70,7 +70,7 @@ def _settings_file(facts: Facts) -> Iterator[Finding]:
         return
     if stat.S_IMODE(seen.st_mode) & 0o077 and has_credentials(text):
         how = shlex.join(["chmod", f"{PRIVATE:o}", str(path)])
-        fix = Fix(how, partial(close_to_others, path)) if seen.st_uid == facts.uid else None
+        fix = Fix(how, partial(_close, path, PRIVATE)) if seen.st_uid == facts.uid else None
         yield warning(_("Others can read the credentials in {path}.").format(path=path), _shown(path), how, fix)
 
 
