@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 from ailab.cli import account
-from ailab.paths import MachinePaths
 
 _NOBODY = pwd.getpwnam("nobody")
 _FOLDERS = 20
@@ -36,13 +35,14 @@ def race(place: Path, runs: int) -> int:
     outside.mkdir()
     for number in range(_FOLDERS):
         (outside / str(number)).write_text("root's")
+    os.environ["AILAB_HOME"] = str(place / "race-machine")
     counted, told = os.pipe()
     attacker = os.fork()
     if attacker == 0:
         _swap(lab / names[-1], outside, told)
     try:
         for number in range(runs):
-            account.prepare(lab, MachinePaths(place / "race-machine"))
+            account.prepare(lab)
             touched = [path for path in (outside, *outside.iterdir()) if path.stat().st_uid != 0]
             assert not touched, f"run {number}: {touched}"
     finally:

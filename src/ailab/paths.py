@@ -18,6 +18,9 @@ from ailab.i18n import _
 SETTINGS_NAME = "lab.toml"
 # The system account of a lab that root has started.
 ACCOUNT = "ailab"
+# AILAB_HOME where it is not set: for root, and for others in their home.
+ROOTS_HOME = Path("/var/lib/ailab")
+USERS_HOME = ".local/share/ailab"
 # In an image: AILAB_HOME, which nothing writes to, and the lab.
 IMAGE_HOME = Path("/opt/ailab")
 IMAGE_LAB = Path("/lab")
@@ -45,9 +48,10 @@ class MachinePaths:
         if environ.get("AILAB_HOME"):
             return cls(Path(environ["AILAB_HOME"]).absolute())
         if os.geteuid() == 0:
-            return cls(Path("/var/lib/ailab"))
-        data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local/share"
-        return cls(Path(data) / "ailab")
+            return cls(ROOTS_HOME)
+        if environ.get("XDG_DATA_HOME"):
+            return cls(Path(environ["XDG_DATA_HOME"]) / "ailab")
+        return cls(Path(environ.get("HOME", "~")).expanduser() / USERS_HOME)
 
     @property
     def control(self) -> Path:

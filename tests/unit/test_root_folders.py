@@ -15,8 +15,12 @@ from conftest import CHECKOUT, reachable_folder
 
 from ailab import lab_account, root_folders
 from ailab.cli import account
+from ailab.environments import interpreters, portable
+from ailab.environments.uv import Uv
 from ailab.errors import Conflict, UsageError
+from ailab.images import base
 from ailab.paths import MachinePaths
+from ailab.settings import MirrorsSection
 from ailab.settings_file import SettingsError, load_settings
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="root's work")]
@@ -25,8 +29,9 @@ RACES = 20
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with reachable_folder() as folder:
+        monkeypatch.setenv("AILAB_HOME", str(folder / "machine"))
         yield folder
 
 
@@ -186,7 +191,7 @@ def test_a_link_of_another_account_on_the_way_to_a_lab_is_refused(place: Path, o
         with pytest.raises(UsageError, match=f"{theirs}.*nobody"):
             root_folders.real_path(path)
         with pytest.raises(UsageError, match="nobody"):
-            account.prepare(path, MachinePaths(place / "machine"))
+            account.prepare(path)
     assert not (outside / "new").exists() and owners(outside) == {0}
 
 
@@ -203,3 +208,61 @@ def test_the_folders_of_one_account_are_never_given_to_another(place: Path) -> N
     os.lchown(machine.home, NOBODY.pw_uid, NOBODY.pw_gid)
     with pytest.raises(Conflict, match="nobody"):
         account.prepare_machine(machine, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    ["--customize-hook=touch /tmp/x", "deb [trusted=yes] http://mirror/debian bookworm main", "/etc/shadow", "-"],
+)
+def test_root_makes_no_base_by_what_is_no_address(mirror: str) -> None:
+    """lab.toml is the account's, and mmdebstrap runs as root: it would take a hook, and a mirror that is trusted."""
+    with pytest.raises(UsageError, match="not the address of a Debian mirror"):
+        base.bootstrap(None, mirror, lambda _text: None)  # type: ignore[arg-type]
+
+
+def test_a_pipe_in_the_interpreters_folder_holds_nobody_up(place: Path) -> None:
+    """Root looks there for what it has copied, and the folder is the account's."""
+    copy = place / "3.10.1-copied-x"
+    copy.mkdir()
+    os.mkfifo(copy / portable.ORIGIN)
+    assert portable.origin(copy) is None and interpreters.copied(Path("/usr/bin/python3"), place) is None
+
+
+def test_an_interpreter_is_given_away_before_it_is_where_the_account_can_change_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = MachinePaths(place / "machine")
+    account.prepare_machine(machine, NOBODY)
+    seen: list[int] = []
+
+    def copied(program: Path, target: Path) -> Path:
+        (target / "bin").mkdir(parents=True)
+        (target / "bin/python3.10").write_text("")
+        return target / "bin/python3.10"
+
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        seen.extend(owners(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(portable, "copy", copied)
+    monkeypatch.setattr(Path, "rename", renamed)
+    found = interpreters.Interpreter(Path("/usr/bin/python3.10"), "3.10.1")
+    for _again in range(2):
+        interpreters._copy(found, Uv(machine, MirrorsSection()), NOBODY)
+    assert set(seen) == {NOBODY.pw_uid} and len(list(machine.pythons.iterdir())) == 1
+
+
+def test_root_s_commands_on_a_user_s_lab_leave_the_folders_of_root_s_labs_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "ROOTS_HOME", place / "machine")
+    user = pwd.struct_passwd(("ada", "x", NOBODY.pw_uid, NOBODY.pw_gid, "", str(place / "ada"), ""))
+    theirs = account.machine_of(user)
+    assert theirs.home == place / "ada/.local/share/ailab", "theirs, whether or not root has one"
+    account.prepare_machine(theirs, user)
+    assert not theirs.home.exists(), "they make it themselves"
+    ours = MachinePaths(place / "machine")
+    account.prepare_machine(ours, user)
+    assert account.machine_of(user) == ours, "theirs from before"

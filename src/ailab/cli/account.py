@@ -14,7 +14,7 @@ from ailab.engine import socket_path
 from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
 from ailab.lab_account import account_of, reading
-from ailab.paths import ACCOUNT, LabPaths, MachinePaths
+from ailab.paths import ACCOUNT, ROOTS_HOME, USERS_HOME, LabPaths, MachinePaths
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
@@ -25,16 +25,28 @@ _LABS_OWN = (*_SETTINGS, "notebooks", "models", "logs", ".ailab")
 _TOO_SHALLOW = 2
 
 
-def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
-    """What only root can do before the lab's account takes over: the account itself, and its folders."""
+def machine_of(account: pwd.struct_passwd) -> MachinePaths:
+    """AILAB_HOME for the labs of `account`. Root's default one is for the account that root has made: where the lab is
+    an ordinary user's, theirs, which they make themselves."""
+    ours = MachinePaths.from_environment(os.environ)
+    known = machine_account(ours)
+    is_theirs = known is not None and known.pw_uid == account.pw_uid
+    if is_theirs or account.pw_name == ACCOUNT or ours.home != ROOTS_HOME:
+        return ours
+    return MachinePaths(Path(account.pw_dir, USERS_HOME))
+
+
+def prepare(lab: Path) -> tuple[pwd.struct_passwd, MachinePaths]:
+    """What only root can do before the lab's account takes over: the account itself, and its folders. Returns both."""
     refuse_system_folder(lab)
-    account = account_of(lab) or _ensure_account(machine)
+    account = account_of(lab) or _ensure_account()
+    machine = machine_of(account)
     prepare_machine(machine, account)
     with root_folders.opened(lab, make=True) as folder:
         os.fchown(folder, account.pw_uid, account.pw_gid)
         os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | 0o700)
         root_folders.hand_over(folder, _LABS_OWN, account)
-    for place in (lab, machine.home):
+    for place in (lab, *([machine.home] if is_roots(machine) else [])):
         closed = closed_to(place, account)
         if closed is not None:
             raise AilabError(
@@ -45,7 +57,12 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
                     "Choose a place that it can reach, as /srv (--lab DIR, AILAB_HOME=DIR), or: chmod o+x {folder}"
                 ).format(folder=closed),
             )
-    return account
+    return account, machine
+
+
+def is_roots(machine: MachinePaths) -> bool:
+    """Whether it is root that prepares AILAB_HOME: not the one in an account's own home."""
+    return machine.home == MachinePaths.from_environment(os.environ).home
 
 
 def hand_over_settings(lab: Path) -> None:
@@ -59,6 +76,8 @@ def hand_over_settings(lab: Path) -> None:
 
 def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
     """AILAB_HOME's folders, those that the account writes being its own. Others may pass through it."""
+    if not is_roots(machine):
+        return
     with root_folders.opened(machine.home, make=True) as home:
         seen = os.fstat(home)
         if seen.st_uid != 0:
@@ -106,7 +125,7 @@ def become(account: pwd.struct_passwd, machine: MachinePaths, *, engine: bool = 
 
     With `engine`, the account keeps the group that may use the container engine: for this process and what it starts.
     """
-    home = machine.account_home
+    home = machine.account_home if is_roots(machine) else Path(account.pw_dir)
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     os.setgroups([*groups, *(_engine_groups() if engine else ())])
     os.setgid(account.pw_gid)
@@ -141,14 +160,14 @@ def refuse_system_folder(lab: Path) -> None:
         )
 
 
-def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
+def _ensure_account() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
         pass
     words = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
     try:
-        command.run([*words, "--home-dir", machine.account_home, ACCOUNT], timeout=30)
+        command.run([*words, "--home-dir", MachinePaths.from_environment(os.environ).account_home, ACCOUNT], timeout=30)
     except command.CommandFailed as error:
         error.remedy = _("Make a system account named {account} by hand and start again.").format(account=ACCOUNT)
         raise

@@ -140,6 +140,7 @@ def _machine(lab: Path | None) -> MachinePaths:
     if os.geteuid() == 0:
         owner = (account_of(lab) if lab is not None else None) or account.machine_account(machine)
         if owner is not None:
+            machine = account.machine_of(owner)
             account.prepare_machine(machine, owner)
             account.become(owner, machine)
         elif "AILAB_HOME" not in os.environ:
