@@ -13,7 +13,7 @@ from ailab import command, root_folders
 from ailab.engine import socket_path
 from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
-from ailab.lab_account import account_of, reading
+from ailab.lab_account import account_of, acting_as, reading
 from ailab.paths import ACCOUNT, ROOTS_HOME, USERS_HOME, LabPaths, MachinePaths
 
 if TYPE_CHECKING:
@@ -65,13 +65,10 @@ def is_roots(machine: MachinePaths) -> bool:
     return machine.home == MachinePaths.from_environment(os.environ).home
 
 
-def hand_over_settings(lab: Path) -> None:
-    """Give lab.toml and lab.lock, which root may have edited, to the account of a lab that has one: they are read with
-    its rights."""
-    account = account_of(lab)
-    if account is not None:
-        with root_folders.opened(lab) as folder:
-            root_folders.hand_over(folder, _SETTINGS, account)
+def hand_over_settings(lab: Path, account: pwd.struct_passwd) -> None:
+    """Give the lab's account lab.toml and lab.lock, which root may have edited: they are read with its rights."""
+    with root_folders.opened(lab) as folder:
+        root_folders.hand_over(folder, _SETTINGS, account)
 
 
 def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
@@ -209,13 +206,22 @@ def refuse_unreadable_stacks(settings: Settings, account: pwd.struct_passwd) -> 
     """Raises `UsageError` for a file of the lab's own stacks that the account, which reads them from now on, cannot."""
     from ailab.stacks import read_own
 
-    for stack in read_own(settings.stacks).values():
+    for file in map(Path, settings.stacks):
+        if file.exists():
+            _refuse_unreadable(file, account)
+    with acting_as(account):
+        stacks = read_own(settings.stacks)
+    for stack in stacks.values():
         for file in stack.files:
-            if not _reads(account, file):
-                raise UsageError(
-                    _("The lab's account {account} cannot read {file}.").format(account=account.pw_name, file=file),
-                    remedy=_("Let it: chmod o+r {file}, and chmod o+x each folder above it.").format(file=file),
-                )
+            _refuse_unreadable(file, account)
+
+
+def _refuse_unreadable(file: Path, account: pwd.struct_passwd) -> None:
+    if not _reads(account, file):
+        raise UsageError(
+            _("The lab's account {account} cannot read {file}.").format(account=account.pw_name, file=file),
+            remedy=_("Let it: chmod o+r {file}, and chmod o+x each folder above it.").format(file=file),
+        )
 
 
 def settings_of(lab: Path) -> Settings:

@@ -10,7 +10,7 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
-from ailab.lab_account import account_of, reading
+from ailab.lab_account import account_of
 from ailab.paths import LabPaths, default_lab, find_lab, locate_lab, real_path
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ def folder_for_up() -> Path:
 def take_over_settings() -> None:
     """As root: give the lab's account what root has edited of its settings, which are read with its rights."""
     root = folder_for_up()
-    if os.geteuid() == 0 and root.exists():
-        account.hand_over_settings(root)
+    owner = account_of(root) if os.geteuid() == 0 and root.exists() else None
+    if owner is not None:
+        account.hand_over_settings(root, owner)
+        account.refuse_unreadable_stacks(account.settings_of(root), owner)
 
 
 def enter(root: Path, *, engine: bool = False) -> None:
@@ -63,9 +65,8 @@ def enter(root: Path, *, engine: bool = False) -> None:
     `open_lab`."""
     if os.geteuid() == 0:
         owner, machine = account.prepare(root)
-        with reading(root):
-            settings = account.settings_of(root)
-            account.refuse_unreadable_stacks(settings, owner)
+        settings = account.settings_of(root)
+        account.refuse_unreadable_stacks(settings, owner)
         if account.is_roots(machine):
             account.stage_interpreter(settings, machine, owner)
         account.become(owner, machine, engine=engine or _has_containers(root))
