@@ -24,7 +24,9 @@ def lock_files(*folders: Path) -> Iterator[Path]:
     held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     now = {int(words[5].split(":")[2]) for words in held if words[1] == "FLOCK"}
     for folder in folders:
-        for inside, _folders, names in os.walk(folder):
+        for inside, below, names in os.walk(folder):
+            # What packages bring is nobody's lock.
+            below[:] = [name for name in below if name not in ("site-packages", "node_modules")]
             for name in names:
                 path = Path(inside, name)
                 seen = path.lstat()
