@@ -20,6 +20,7 @@ from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import SETTINGS_NAME, LabPaths, MachinePaths, closed_folder, private_folder
 from ailab.provision import Step
+from ailab.settings_file import close_to_others
 
 if TYPE_CHECKING:
     from ailab.bundles.file import Description, Reader
@@ -145,6 +146,7 @@ def install(reader: Reader, root: Path, step: Step, tell: Callable[[str], None])
         with step(_("Unpacking the bundle")) as far:
             reader.extract({name: staging / name for name in ("pythons", "wheels", "node_modules", "lab")}, far)
         _place(staging, machine, root)
+    close_to_others(LabPaths(root).settings)
     lab = Lab.open(root)
     lab.make_private_folders()
     with bringup.one_at_a_time(lab, tell):

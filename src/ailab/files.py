@@ -156,7 +156,7 @@ def _acquire(path: Path, kind: int, timeout: float, tell: Callable[[str], None])
     try:
         return wait_for(attempt, timeout=moment, what=what)[0]
     except TimedOut:
-        tell(_("Waiting for {holder}, who holds {path}.").format(holder=_described(path)[0], path=path))
+        tell(_("Waiting for {holder}, which holds {path}.").format(holder=_described(path)[0], path=path))
     try:
         return wait_for(attempt, timeout=timeout - moment, what=what)[0]
     except TimedOut:

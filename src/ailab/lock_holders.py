@@ -77,6 +77,8 @@ def _look(pid: int) -> Holder | None:
     except OSError:
         return None
     fields = dict(line.split(":", 1) for line in status if ":" in line)
+    if fields["State"].split()[0] in ("Z", "X"):
+        return None  # it has ended, and holds nothing
     return Holder(pid, int(fields["Uid"].split()[1]), _shown(words) or fields["Name"].strip())
 
 

@@ -16,6 +16,9 @@ from ailab.errors import Conflict, NotFound, UsageError
 from ailab.i18n import _
 
 SETTINGS_NAME = "lab.toml"
+# AILAB_HOME where it is not set: for root, and for others in their home.
+ROOTS_HOME = Path("/var/lib/ailab")
+USERS_HOME = ".local/share/ailab"
 # In an image: AILAB_HOME, which nothing writes to, and the lab.
 IMAGE_HOME = Path("/opt/ailab")
 IMAGE_LAB = Path("/lab")
@@ -48,9 +51,10 @@ class MachinePaths:
         if environ.get("AILAB_HOME"):
             return cls(Path(environ["AILAB_HOME"]).absolute())
         if os.geteuid() == 0:
-            return cls(Path("/var/lib/ailab"))
-        data = environ.get("XDG_DATA_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".local/share"
-        return cls(Path(data) / "ailab")
+            return cls(ROOTS_HOME)
+        if environ.get("XDG_DATA_HOME"):
+            return cls(Path(environ["XDG_DATA_HOME"]) / "ailab")
+        return cls(Path(environ.get("HOME", "~")).expanduser() / USERS_HOME)
 
     @property
     def control(self) -> Path:
@@ -105,12 +109,12 @@ class MachinePaths:
     @property
     def account_folders(self) -> tuple[Path, ...]:
         """What the lab's account writes, with `private_folders`; the rest belongs to the launcher."""
-        return (self.pythons, self.generations, self.wheels, self.tools)
+        return (self.pythons, self.generations, self.labs, self.wheels, self.tools)
 
     @property
     def private_folders(self) -> tuple[Path, ...]:
         """Those that only the account may enter. In uv's cache each package has a lock that everybody may write."""
-        return (self.cache, self.labs, self.locks)
+        return (self.cache, self.locks)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import stat
@@ -35,7 +36,7 @@ def opened(path: Path, *, make: bool = False) -> Iterator[int]:
     """A descriptor of the folder at `path`, reached as `real_path` reaches it; `make` makes what is missing."""
     with _reached(path, make=make) as (folder, rest):
         if rest:
-            raise FileNotFoundError(2, os.strerror(2), str(path))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         descriptor = os.open(".", _FOLDER, dir_fd=folder)
         try:
             yield descriptor
@@ -71,7 +72,9 @@ def _reached(path: Path, *, make: bool) -> Iterator[tuple[int, tuple[str, ...]]]
             elif stat.S_ISDIR(seen.st_mode):
                 here = there
             else:
-                raise NotADirectoryError(20, os.strerror(20), str(path))
+                raise UsageError(
+                    _("{path} is not a folder.").format(path=_path_of(here) / name), remedy=_("Name another folder.")
+                )
         yield here, tuple(rest)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -17,11 +19,17 @@ from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.settings import GIB, Settings
 
+# The mode of a lab.toml that has credentials.
+PRIVATE = 0o600
 Model = TypeVar("Model", bound=BaseModel)
 _SIZES = ("memory", "shm")
 _BEFORE_MOUNTS = "access"
 _LARGEST_FILE = 1024 * 1024
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\"'. -]+?)\s*\]")
+# In an address: https://user:password@host and https://token@host (of ssh, the name alone is no secret); ?token=...
+_CREDENTIALS = re.compile(
+    r"(?i)\b(?!\w*\+?ssh:)[a-z][a-z0-9+.-]*://[^\s/@\"']+@|[?&][\w-]*(token|secret|password|key)=[^\s&\"']"
+)
 _KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[=.]")
 
 
@@ -249,7 +257,29 @@ def set_value(path: Path, section: str, key: str, value: object) -> None:
     document.setdefault(section, tomlkit.table())[key] = value
     text = tomlkit.dumps(document)
     settings_from(path, text)
-    files.replace(path, text)
+    write(path, text)
+
+
+def write(path: Path, text: str) -> None:
+    """Put `text` in the place of the lab.toml at `path`: for its account alone where there are credentials in it, else
+    with the mode that it has."""
+    files.replace(path, text, mode=PRIVATE if has_credentials(text) else None)
+
+
+def has_credentials(text: str) -> bool:
+    """Whether a lab.toml has an address with a password or a token in it, in a comment as well."""
+    return _CREDENTIALS.search(text) is not None
+
+
+def close_to_others(path: Path) -> bool:
+    """Make a lab.toml with credentials one that only its account can read; whether that was still to be done. One of
+    another account, or that cannot be read, is left as it is."""
+    with contextlib.suppress(OSError, SettingsError):
+        mode = path.stat().st_mode
+        if stat.S_IMODE(mode) & 0o077 and has_credentials(read_text(path)):
+            path.chmod(PRIVATE)
+            return True
+    return False
 
 
 def _toml(value: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ailab import __version__, engine, files
+from ailab import __version__, engine, files, settings_file
 from ailab.environments.uv_errors import room
 from ailab.errors import AilabError, Conflict, NotFound, UsageError
 from ailab.events import now
@@ -321,4 +321,4 @@ def make_lab(root: Path, carried: Carried) -> None:
     for name in sorted(texts, key=lambda name: name == SETTINGS_NAME):
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(target, texts[name])
+        (settings_file.write if name == SETTINGS_NAME else files.replace)(target, texts[name])

@@ -10,7 +10,6 @@ from browser import needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import submitted
 from other_daemon import other_daemon
-from rooms import is_ready
 from web_door import web_door
 
 from ailab.access import hub_client, kernel_client

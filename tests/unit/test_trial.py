@@ -27,6 +27,12 @@ PASSES = 'print("fine")\nprint("{}")'
 FAILS = 'raise LookupError("no such thing\\nand so on")'
 
 
+@pytest.fixture(scope="module")
+def machine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root's own, where the tests run as root: in another account's, `env try` would become that account."""
+    return tmp_path_factory.mktemp("machine")
+
+
 @pytest.fixture
 def lab(tmp_path: Path, own_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AILAB_LANG", "en")

@@ -13,8 +13,8 @@ from ailab import command, root_folders
 from ailab.engine import socket_path
 from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
-from ailab.lab_account import account_of, reading
-from ailab.paths import LabPaths, MachinePaths, system_account
+from ailab.lab_account import account_of, acting_as, reading
+from ailab.paths import ROOTS_HOME, USERS_HOME, LabPaths, MachinePaths, system_account
 
 if TYPE_CHECKING:
     from ailab.settings import Settings
@@ -25,16 +25,28 @@ _LABS_OWN = (*_SETTINGS, "notebooks", "models", "logs", ".ailab")
 _TOO_SHALLOW = 2
 
 
-def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
-    """What only root can do before the lab's account takes over: the account itself, and its folders."""
+def machine_of(account: pwd.struct_passwd) -> MachinePaths:
+    """AILAB_HOME for the labs of `account`. Root's default one is for the account that root has made: where the lab is
+    an ordinary user's, theirs, which they make themselves."""
+    ours = MachinePaths.from_environment(os.environ)
+    known = machine_account(ours)
+    is_theirs = known is not None and known.pw_uid == account.pw_uid
+    if is_theirs or account.pw_name == ACCOUNT or ours.home != ROOTS_HOME:
+        return ours
+    return MachinePaths(Path(account.pw_dir, USERS_HOME))
+
+
+def prepare(lab: Path) -> tuple[pwd.struct_passwd, MachinePaths]:
+    """What only root can do before the lab's account takes over: the account itself, and its folders. Returns both."""
     refuse_system_folder(lab)
-    account = account_of(lab) or _ensure_account(machine)
+    account = account_of(lab) or _ensure_account()
+    machine = machine_of(account)
     prepare_machine(machine, account)
     with root_folders.opened(lab, make=True) as folder:
         os.fchown(folder, account.pw_uid, account.pw_gid)
         os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | 0o700)
         root_folders.hand_over(folder, _LABS_OWN, account)
-    for place in (lab, machine.home):
+    for place in (lab, *([machine.home] if is_roots(machine) else [])):
         closed = closed_to(place, account)
         if closed is not None:
             raise AilabError(
@@ -45,20 +57,24 @@ def prepare(lab: Path, machine: MachinePaths) -> pwd.struct_passwd:
                     "Choose a place that it can reach, as /srv (--lab DIR, AILAB_HOME=DIR), or: chmod o+x {folder}"
                 ).format(folder=closed),
             )
-    return account
+    return account, machine
 
 
-def hand_over_settings(lab: Path) -> None:
-    """Give lab.toml and lab.lock, which root may have edited, to the account of a lab that has one: they are read with
-    its rights."""
-    account = account_of(lab)
-    if account is not None:
-        with root_folders.opened(lab) as folder:
-            root_folders.hand_over(folder, _SETTINGS, account)
+def is_roots(machine: MachinePaths) -> bool:
+    """Whether it is root that prepares AILAB_HOME: not the one in an account's own home."""
+    return machine.home == MachinePaths.from_environment(os.environ).home
+
+
+def hand_over_settings(lab: Path, account: pwd.struct_passwd) -> None:
+    """Give the lab's account lab.toml and lab.lock, which root may have edited: they are read with its rights."""
+    with root_folders.opened(lab) as folder:
+        root_folders.hand_over(folder, _SETTINGS, account)
 
 
 def prepare_machine(machine: MachinePaths, account: pwd.struct_passwd) -> None:
     """AILAB_HOME's folders, those that the account writes being its own. Others may pass through it."""
+    if not is_roots(machine):
+        return
     with root_folders.opened(machine.home, make=True) as home:
         seen = os.fstat(home)
         if seen.st_uid != 0:
@@ -106,7 +122,7 @@ def become(account: pwd.struct_passwd, machine: MachinePaths, *, engine: bool = 
 
     With `engine`, the account keeps the group that may use the container engine: for this process and what it starts.
     """
-    home = machine.account_home
+    home = machine.account_home if is_roots(machine) else Path(account.pw_dir)
     groups = os.getgrouplist(account.pw_name, account.pw_gid)
     os.setgroups([*groups, *(_engine_groups() if engine else ())])
     os.setgid(account.pw_gid)
@@ -141,7 +157,7 @@ def refuse_system_folder(lab: Path) -> None:
         )
 
 
-def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
+def _ensure_account() -> pwd.struct_passwd:
     name = system_account(os.environ)
     try:
         return pwd.getpwnam(name)
@@ -149,7 +165,7 @@ def _ensure_account(machine: MachinePaths) -> pwd.struct_passwd:
         pass
     words = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
     try:
-        command.run([*words, "--home-dir", machine.account_home, name], timeout=30)
+        command.run([*words, "--home-dir", MachinePaths.from_environment(os.environ).account_home, name], timeout=30)
     except command.CommandFailed as error:
         error.remedy = _("Make a system account named {account} by hand and start again.").format(account=name)
         raise
@@ -191,13 +207,22 @@ def refuse_unreadable_stacks(settings: Settings, account: pwd.struct_passwd) -> 
     """Raises `UsageError` for a file of the lab's own stacks that the account, which reads them from now on, cannot."""
     from ailab.stacks import read_own
 
-    for stack in read_own(settings.stacks).values():
+    for file in map(Path, settings.stacks):
+        if file.exists():
+            _refuse_unreadable(file, account)
+    with acting_as(account):
+        stacks = read_own(settings.stacks)
+    for stack in stacks.values():
         for file in stack.files:
-            if not _reads(account, file):
-                raise UsageError(
-                    _("The lab's account {account} cannot read {file}.").format(account=account.pw_name, file=file),
-                    remedy=_("Let it: chmod o+r {file}, and chmod o+x each folder above it.").format(file=file),
-                )
+            _refuse_unreadable(file, account)
+
+
+def _refuse_unreadable(file: Path, account: pwd.struct_passwd) -> None:
+    if not _reads(account, file):
+        raise UsageError(
+            _("The lab's account {account} cannot read {file}.").format(account=account.pw_name, file=file),
+            remedy=_("Let it: chmod o+r {file}, and chmod o+x each folder above it.").format(file=file),
+        )
 
 
 def settings_of(lab: Path) -> Settings:

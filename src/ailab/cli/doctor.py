@@ -76,7 +76,7 @@ def _lab() -> Path | None:
         return None
     owner = account_of(root) if os.geteuid() == 0 else None
     if owner is not None:
-        account.become(owner, MachinePaths.from_environment(os.environ), engine=True)
+        account.become(owner, account.machine_of(owner), engine=True)
     with contextlib.suppress(AilabError):  # one of the findings
         labs.speaking(Lab.open(root))
     return root

@@ -12,7 +12,7 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note, print_json, say, step, table
 from ailab.errors import AilabError, NotFound, UsageError
 from ailab.i18n import _
-from ailab.lab_account import account_of, reading
+from ailab.lab_account import account_of, acting_as_owner, reading
 from ailab.paths import LabPaths, MachinePaths, locate_lab
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def _machine(lab: Path | None) -> MachinePaths:
     if os.geteuid() == 0:
         owner = (account_of(lab) if lab is not None else None) or account.machine_account(machine)
         if owner is not None:
+            machine = account.machine_of(owner)
             account.prepare_machine(machine, owner)
             account.become(owner, machine)
         elif "AILAB_HOME" not in os.environ:
@@ -166,7 +167,8 @@ def _write(stack: Stack, lock: Lock) -> None:
     from ailab.environments.lock import write_lock
 
     try:
-        write_lock(stack.shipped_lock, lock)
+        with acting_as_owner(stack.shipped_lock.parent):
+            write_lock(stack.shipped_lock, lock)
     except OSError as error:
         raise AilabError(
             _("{path} cannot be written: {reason}.").format(path=stack.shipped_lock, reason=error.strerror),

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ailab import files
 from ailab.cli import invocation, labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
@@ -46,7 +45,7 @@ def init(
 def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
     """Write what a new lab has: lab.toml, folders, notebooks. What exists stays as it is."""
     from ailab.notebooks import seed
-    from ailab.settings_file import default_document, settings_from
+    from ailab.settings_file import default_document, settings_from, write
     from ailab.stacks import load_stack
 
     paths = LabPaths(root)
@@ -60,5 +59,5 @@ def create(root: Path, *, stack: str = DEFAULT_STACK, port: int = 8888) -> None:
         name = root.name if root.name.isascii() and root.name.replace("-", "").isalnum() else "lab"
         text = default_document(name=name, language=language, stack=stack, port=port)
         settings_from(paths.settings, text)
-        files.replace(paths.settings, text)
+        write(paths.settings, text)
     seed(root / "notebooks", stack, language)

@@ -10,8 +10,8 @@ from ailab.cli import account, invocation
 from ailab.cli.output import note
 from ailab.errors import NotRunning
 from ailab.i18n import _, use_language
-from ailab.lab_account import account_of, reading
-from ailab.paths import LabPaths, MachinePaths, default_lab, find_lab, locate_lab, real_path
+from ailab.lab_account import account_of
+from ailab.paths import LabPaths, default_lab, find_lab, locate_lab, real_path
 
 if TYPE_CHECKING:
     from ailab.lab import Lab
@@ -27,7 +27,7 @@ def open_lab(*, engine: bool = False) -> Lab:
         owner = account_of(root)
         if owner is None:
             raise NotRunning(_("The lab in {path} has never been started.").format(path=root), remedy="ailab up")
-        machine = MachinePaths.from_environment(os.environ)
+        machine = account.machine_of(owner)
         account.prepare_machine(machine, owner)
         account.become(owner, machine, engine=engine or _has_containers(root))
     return opened(root)
@@ -54,20 +54,21 @@ def folder_for_up() -> Path:
 def take_over_settings() -> None:
     """As root: give the lab's account what root has edited of its settings, which are read with its rights."""
     root = folder_for_up()
-    if os.geteuid() == 0 and root.exists():
-        account.hand_over_settings(root)
+    owner = account_of(root) if os.geteuid() == 0 and root.exists() else None
+    if owner is not None:
+        account.hand_over_settings(root, owner)
+        account.refuse_unreadable_stacks(account.settings_of(root), owner)
 
 
 def enter(root: Path, *, engine: bool = False) -> None:
     """Make `root` a folder of the lab's account, and become that account; nothing to do without root. `engine` as in
     `open_lab`."""
-    machine = MachinePaths.from_environment(os.environ)
     if os.geteuid() == 0:
-        owner = account.prepare(root, machine)
-        with reading(root):
-            settings = account.settings_of(root)
-            account.refuse_unreadable_stacks(settings, owner)
-        account.stage_interpreter(settings, machine, owner)
+        owner, machine = account.prepare(root)
+        settings = account.settings_of(root)
+        account.refuse_unreadable_stacks(settings, owner)
+        if account.is_roots(machine):
+            account.stage_interpreter(settings, machine, owner)
         account.become(owner, machine, engine=engine or _has_containers(root))
     else:
         root.mkdir(parents=True, exist_ok=True)

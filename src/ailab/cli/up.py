@@ -14,7 +14,7 @@ from ailab.cli.foreground import ends_with_us, stay
 from ailab.cli.output import note, print_json, say, step
 from ailab.i18n import _
 from ailab.lab_account import reading
-from ailab.paths import IMAGE_LAB, LabPaths, MachinePaths, account_name, person
+from ailab.paths import IMAGE_LAB, SETTINGS_NAME, LabPaths, MachinePaths, account_name, person
 
 if TYPE_CHECKING:
     from ailab.images.base import Base
@@ -131,7 +131,7 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
     from ailab import provision, sharing
     from ailab.cli import init
     from ailab.lab import Lab
-    from ailab.settings_file import set_value
+    from ailab.settings_file import close_to_others, set_value
 
     if _is_in_image():
         return _of_image()
@@ -155,6 +155,8 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
     elif port is not None:
         labs.opened(root)
         set_value(LabPaths(root).settings, "access", "port", port)
+    if close_to_others(LabPaths(root).settings):
+        note(_("There are credentials in {file}: only this account can read it now.").format(file=SETTINGS_NAME))
     return labs.opened(root)
 
 

@@ -14,6 +14,7 @@ from ailab.doctor.facts import Facts, matching
 from ailab.doctor.findings import Finding, Fix, error, fine, warning
 from ailab.doctor.machine import existing
 from ailab.i18n import _
+from ailab.settings_file import PRIVATE, SettingsError, has_credentials, read_text
 
 _FOLDER, _FILE = 0o700, 0o600
 
@@ -48,6 +49,7 @@ def _strange(facts: Facts) -> Iterator[Finding]:
     assert facts.lab is not None
     for path in (*facts.lab.private_folders, facts.lab.run):
         yield from _look(path, _FOLDER, facts.uid)
+    yield from _settings_file(facts)
     for path in (*matching(facts.lab.secrets, "*"), facts.lab.database):
         yield from _look(path, _FILE, facts.uid)
     if facts.uid != 0 and not os.access(facts.lab.root, os.W_OK | os.X_OK):
@@ -56,6 +58,20 @@ def _strange(facts: Facts) -> Iterator[Finding]:
             _shown(facts.lab.root),
             _("Run as {owner}, who owns it.").format(owner=_name(facts.lab.root.stat().st_uid)),
         )
+
+
+def _settings_file(facts: Facts) -> Iterator[Finding]:
+    """Whether a lab.toml with a password or a token in it is for its account alone."""
+    assert facts.lab is not None
+    path = facts.lab.settings
+    try:
+        seen, text = path.stat(), read_text(path)
+    except (OSError, SettingsError):
+        return
+    if stat.S_IMODE(seen.st_mode) & 0o077 and has_credentials(text):
+        how = shlex.join(["chmod", f"{PRIVATE:o}", str(path)])
+        fix = Fix(how, partial(_close, path, PRIVATE)) if seen.st_uid == facts.uid else None
+        yield warning(_("Others can read the credentials in {path}.").format(path=path), _shown(path), how, fix)
 
 
 def _look(path: Path, wanted: int, uid: int) -> Iterator[Finding]:

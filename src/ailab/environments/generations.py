@@ -19,7 +19,7 @@ from ailab import files
 from ailab.disk import disk_full
 from ailab.environments import builds, cuda, installed
 from ailab.environments.halves import COMPLETE as _COMPLETE
-from ailab.environments.halves import bytecode_lock, lock_of, remove_halves
+from ailab.environments.halves import bytecode_lock, lock_of, remove_halves, remove_open_locks
 from ailab.environments.interpreters import Interpreter
 from ailab.environments.labs import Labs
 from ailab.environments.lock import Lock
@@ -126,6 +126,7 @@ class Generations:
         self._machine.generations.mkdir(parents=True, exist_ok=True)
         private_folder(self._machine.locks)
         with files.locked(lock_of(folder), timeout=files.BUILD_SECONDS, tell=tell) as held:
+            remove_open_locks(self._machine)
             _bring_back(folder)
             found = self._read(folder)
             if found is not None and found.program.exists() and not again:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,16 @@ def _incomplete(generations: Path) -> Iterator[Path]:
     for folder in sorted(generations.iterdir()) if generations.is_dir() else ():
         if folder.is_dir() and not folder.name.startswith(".") and not (folder / COMPLETE).exists():
             yield folder
+
+
+def remove_open_locks(machine: MachinePaths) -> None:
+    """Remove the locks that were beside what they stand for, where every account could hold them: those of an earlier
+    ailab, and those that uv has left in what it installed into."""
+    for folder in (machine.generations, machine.tools, machine.labs):
+        for path in (*folder.glob(".*lock"), *folder.glob("*/.lock")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_mode & 0o077:
+                    path.unlink()
 
 
 def lock_of(folder: Path) -> Path:

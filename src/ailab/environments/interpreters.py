@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ailab import command, root_folders
+from ailab import command, files, root_folders
 from ailab.environments import portable
 from ailab.environments.uv import Uv
 from ailab.errors import AilabError, UsageError
@@ -132,6 +132,9 @@ def _named(stack: Stack, program: Path, look: Callable[[Path], Interpreter | Non
 
 
 def _fetch(stack: Stack, minors: list[str], uv: Uv) -> Interpreter:
+    uv.machine.pythons.mkdir(parents=True, exist_ok=True)
+    # uv's own lock: made by uv, it would be everybody's to open.
+    os.close(files.open_lock(uv.machine.pythons / ".lock"))
     try:
         uv.run("python", "install", "--no-bin", minors[0])
     except AilabError as error:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ailab import files
+from ailab import files, settings_file
 from ailab.environments.generations import Generations
 from ailab.errors import AilabError, Conflict, NotFound
 from ailab.i18n import _
@@ -128,7 +128,7 @@ class Journal:
         )
 
     def _finish(self, change: Change) -> None:
-        files.replace(self._lab.settings, change.after.settings)
+        settings_file.write(self._lab.settings, change.after.settings)
         if change.after.lock is not None:
             files.replace(self._lab.lock, change.after.lock)
         self._generations.use(change.after.generation, who=change.who, why=change.why, wish=change.wish)
@@ -136,7 +136,7 @@ class Journal:
 
     def _undo(self, change: Change) -> None:
         """Put the files back. The generation is switched last, so that there is nothing to switch back."""
-        files.replace(self._lab.settings, change.before.settings)
+        settings_file.write(self._lab.settings, change.before.settings)
         if change.before.lock is None:
             self._lab.lock.unlink(missing_ok=True)
         else:

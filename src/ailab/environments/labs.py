@@ -34,7 +34,7 @@ class Labs:
 
     def register(self, root: Path, generation: str) -> None:
         """Note that the lab at `root` uses `generation`."""
-        private_folder(self._folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
         files.replace(path, json.dumps({"root": str(root), "generation": generation}))
 
