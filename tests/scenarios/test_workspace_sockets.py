@@ -121,6 +121,9 @@ def stopped(another: CommandLine) -> Iterator[tuple[CommandLine, str, int]]:
         hub.execute("update servers set proto = 'http', ip = '127.0.0.1', port = ?", (port,))
         state = json.dumps({"port": port, "address": f"127.0.0.1:{port}"})
         hub.execute("update spawners set state = ? where server_id is not null", (state,))
+    own = another.paths.state / "jupyter-config" / "jupyter_server_config.json"
+    own.parent.mkdir(exist_ok=True)
+    own.write_text(json.dumps({"ServerApp": {"port": port, "sock": "/tmp/mine.sock"}}))
     yield another, user, port
 
 
