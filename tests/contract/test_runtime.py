@@ -236,6 +236,22 @@ def test_connect_reaches_a_listening_task(runtime: Runtime, spec: Specs) -> None
         assert connection.recv(2) == b"hi"
 
 
+def test_connect_reaches_a_task_at_its_socket(runtime: Runtime, spec: Specs, tmp_path: Path) -> None:
+    inside = Path("/work") if Capability.images in runtime.capabilities else tmp_path
+    tmp_path.chmod(0o777)  # in a container the task is another account
+    path = str(inside / "task.sock")
+    code = (
+        f"import socket\ns = socket.socket(socket.AF_UNIX); s.bind({path!r}); s.listen(); print('up')\n"
+        f"import os; os.chmod({path!r}, 0o666)\nwhile True:\n c, _ = s.accept(); c.sendall(b'hi'); c.close()"
+    )
+    runtime.start(spec(code, ports=[path], mounts=[{"source": str(tmp_path), "target": str(inside)}]))
+    line(runtime)
+    assert runtime.connect("one", path) == str(tmp_path / "task.sock")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(runtime.connect("one", path))
+        assert connection.recv(2) == b"hi"
+
+
 def test_usage_counts_memory_and_processes(runtime: Runtime, spec: Specs) -> None:
     runtime.start(spec("import time\nkept = bytearray(b'1' * 50_000_000)\nprint('up')\ntime.sleep(600)"))
     line(runtime)

@@ -86,11 +86,11 @@ def test_services_on_the_host_and_the_workspace_in_a_closed_container(lab: Comma
     sources = [mount["Source"] for mount in seen["Mounts"]]
     assert not [source for source in sources if source.endswith(".sock")]
     assert sorted(source for source in sources if "/run/" in source) == sorted(
-        map(str, (lab.paths.hub_socket.parent, lab.paths.mlflow_socket.parent))
+        map(str, (lab.paths.hub_socket.parent, lab.paths.mlflow_socket.parent, lab.paths.workspace_socket(user).parent))
     )
     assert not [source for source in sources if source in (str(lab.paths.state), str(lab.paths.secrets))]
-    published = [place for places in seen["NetworkSettings"]["Ports"].values() for place in places or ()]
-    assert [place["HostIp"] for place in published] == ["127.0.0.1"]
+    assert not any(seen["NetworkSettings"]["Ports"].values()), "no port of this machine leads there"
+    assert lab.paths.workspace_socket(user).is_socket()
 
 
 def test_notebooks_are_the_labs_and_the_rest_is_the_persons_own(lab: CommandLine, up: Any) -> None:
@@ -160,9 +160,10 @@ def test_a_kernel_over_its_memory_is_killed_and_told_and_the_neighbour_goes_on(l
 def test_two_people_cannot_reach_each_other(lab: CommandLine, up: Any) -> None:
     hub_client.start_server(lab.paths, "neighbour")
     network = next(iter(inspected(lab, "neighbour")["NetworkSettings"]["Networks"].values()))
-    port = inspected(lab, "neighbour")["Config"]["Env"]
-    url = next(value for value in port if value.startswith("JUPYTERHUB_SERVICE_URL="))
-    number = int(url.split(":")[2].split("/")[0])
+    status, listens = web_door(lab, "neighbour").call("POST", "/api/kernels", {"name": "python3"})
+    assert status == 201
+    listen = "import socket; listener = socket.create_server(('', 0)); print(listener.getsockname()[1])"
+    number = int(kernel_client.execute(web_door(lab, "neighbour"), listens["id"], listen))
     probe = (
         "import socket\nfor place in {places}:\n try: socket.create_connection(place, timeout=2); print('open')\n"
         " except OSError: print('closed')"
@@ -170,6 +171,8 @@ def test_two_people_cannot_reach_each_other(lab: CommandLine, up: Any) -> None:
     itself = probe.format(places=[(network["IPAddress"], number)])
     assert cell(lab, "neighbour", itself).strip() == "open", "the probe works"
     assert cell(lab, up["login"]["user"], itself).strip() == "closed"
+    sockets = "import os; print(*os.listdir('/lab/.ailab/run/workspaces'))"
+    assert cell(lab, up["login"]["user"], sockets).split() == [up["login"]["user"]], "its own socket alone is there"
 
 
 def test_containers_outlive_the_daemon_and_are_taken_over(lab: CommandLine, up: Any) -> None:
@@ -182,9 +185,9 @@ def test_containers_outlive_the_daemon_and_are_taken_over(lab: CommandLine, up: 
     )  # fmt: skip
 
 
-def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, up: Any) -> None:
+def test_a_container_that_ends_comes_back_at_the_same_socket(lab: CommandLine, up: Any) -> None:
     user = up["login"]["user"]
-    before, where = workspace(lab, user), inspected(lab, user)["NetworkSettings"]["Ports"]
+    before = workspace(lab, user)
     os.kill(before["pid"], signal.SIGKILL)
 
     def again() -> bool:
@@ -192,7 +195,6 @@ def test_a_container_that_ends_comes_back_at_the_same_address(lab: CommandLine, 
         return bool(task["state"] == "running" and task["attempt"] > before["attempt"])
 
     wait_for(again, timeout=STATE_SECONDS, what="the next attempt")
-    assert inspected(lab, user)["NetworkSettings"]["Ports"] == where
 
     def computes() -> bool:
         try:

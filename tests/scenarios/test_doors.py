@@ -17,7 +17,9 @@ import psutil
 import pytest
 from conftest import CommandLine
 from rooms import kernel, listening, processes_of, tasks
+from web_door import web_door
 
+from ailab.access import kernel_client
 from ailab.settings_file import set_value
 
 pytestmark = pytest.mark.lab
@@ -110,7 +112,8 @@ for port in sys.argv[2:]:
 @needs_root
 @pytest.mark.root
 def test_another_machine_sees_nothing_by_default_and_then_only_the_web_port(another: CommandLine) -> None:
-    another.up()
+    user = another.up()["login"]["user"]
+    kernel_client.execute(web_door(another, user), kernel(another, user), "1 + 1")
     ports = sorted({port for _address, port in listening(another)})
     assert len(ports) >= 2
     with another_machine() as there:

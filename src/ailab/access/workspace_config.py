@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 # Read by traitlets as a file, not imported as a module; both tell where it is.
 LAB_EXTENSIONS = Path(__file__).parent / "jupyterlab" / "labextensions"
@@ -30,6 +28,3 @@ if "get_config" in globals():
     config = globals()["get_config"]()
     for name, traits in SETTINGS.items():
         config[name].update(traits)
-    # Its folder lets in nobody but the server's account and the lab's group, whose hub and proxy connect to it.
-    listens = {"sock": unquote(urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"]).netloc), "sock_mode": "0660"}
-    config["ServerApp"].update(listens)

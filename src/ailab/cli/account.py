@@ -31,7 +31,7 @@ def machine_of(account: pwd.struct_passwd) -> MachinePaths:
     ours = MachinePaths.from_environment(os.environ)
     known = machine_account(ours)
     is_theirs = known is not None and known.pw_uid == account.pw_uid
-    if is_theirs or account.pw_name == ACCOUNT or ours.home != ROOTS_HOME:
+    if is_theirs or account.pw_name == system_account(os.environ) or ours.home != ROOTS_HOME:
         return ours
     return MachinePaths(Path(account.pw_dir, USERS_HOME))
 
