@@ -1,4 +1,4 @@
-"""Input that nobody should send: for the command line, for the API and the portal. Seeded, so that a failure repeats."""
+"""Input that nobody should send: to the command line, the API and the portal. Seeded, so that a failure repeats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NUMBERS = ["9223372036854775808", "-9223372036854775809", "9" * 400, "9" * 5000, "-1", "1.5", "nan", "inf", "-inf", "1e999", "0x1f",
-           "١٢", "", " 1", "1_000", "--1", "+", "0" * 300 + "x"]  # fmt: skip
-TEXTS = ["\0", "a\0b", "\udcff", "a\ud800b", "\x1b[31m", "é" * 300, "x" * 100_000, "../../etc/passwd", "/", "~", ".", "..", "%00", "%ff",
-         "a\nb", "\r", "\u2028", "'; DROP TABLE jobs; --", "{}", "{x}", "{0}", "%s", "$(id)", "=", ":", "@", ",", "--", "-", "-x", "a b",
-         "job-", "job-x", "12:", ":ok", "12:maybe", "1-", "5-1", "1-99999999", "25:99", "2026-13-40", "9" * 30 + "h", "0001-01-01",
-         "9999-12-31 23:59:59", "[", "]", "nan", "https://[", "http://x:99999/"]  # fmt: skip
-VALUES: list[Any] = [None, True, [], {}, [[]], {"": ""}, 0, -1, 2**63, 2**64, -(2**70), 1e308, float("nan"), float("inf"), 0.5,
-                     [None], ["a", 1], {"a": {"b": []}}, "", *TEXTS]  # fmt: skip
+NUMBERS = [
+    "9223372036854775808", "-9223372036854775809", "9" * 400, "9" * 5000, "-1", "1.5", "nan", "inf", "-inf",
+    "1e999", "0x1f", "١٢", "", " 1", "1_000", "--1", "+", "0" * 300 + "x",
+]  # fmt: skip
+TEXTS = [
+    "\0", "a\0b", "\udcff", "a\ud800b", "\x1b[31m", "é" * 300, "x" * 100_000, "../../etc/passwd", "/", "~",
+    ".", "..", "%00", "%ff", "a\nb", "\r", "\u2028", "'; DROP TABLE jobs; --", "{}", "{x}", "{0}", "%s",
+    "$(id)", "=", ":", "@", ",", "--", "-", "-x", "a b", "job-", "job-x", "12:", ":ok", "12:maybe", "1-",
+    "5-1", "1-99999999", "25:99", "2026-13-40", "9" * 30 + "h", "0001-01-01", "9999-12-31 23:59:59", "[", "]",
+    "nan", "https://[", "http://x:99999/",
+]  # fmt: skip
+VALUES: list[Any] = [
+    None, True, [], {}, [[]], {"": ""}, 0, -1, 2**63, 2**64, -(2**70), 1e308, float("nan"), float("inf"), 0.5,
+    [None], ["a", 1], {"a": {"b": []}}, "", *TEXTS,
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,17 +113,20 @@ def call(routes: Sequence[tuple[str, set[str]]], bodies: dict[str, dict[str, Any
 
 # Commands that do something only where their words mean something, and how many words they take.
 COMMANDS = {
-    "events": 0, "run": 1, "logs": 1, "rerun": 1, "stop": 1, "jobs show": 1, "jobs diff": 2, "jobs compare": 2, "env diff": 2,
-    "env pin": 1, "env unpin": 1, "env use": 1, "env add": 1, "env remove": 1, "env import": 1, "env export": 0, "env verify": 1,
-    "env fingerprint": 1, "env compare": 1, "env try": 1, "image tag": 1, "image push": 1, "image pull": 1, "image load": 1,
+    "events": 0, "run": 1, "logs": 1, "rerun": 1, "stop": 1, "jobs show": 1, "jobs diff": 2,
+    "jobs compare": 2, "env diff": 2, "env pin": 1, "env unpin": 1, "env use": 1, "env add": 1,
+    "env remove": 1, "env import": 1, "env export": 0, "env verify": 1, "env fingerprint": 1,
+    "env compare": 1, "env try": 1, "image tag": 1, "image push": 1, "image pull": 1, "image load": 1,
     "image verify": 0, "bundle install": 1, "up": 0, "open": 0, "init": 1,
 }  # fmt: skip
 OPTIONS = {
     "events": ["--limit"], "logs": ["--tail"], "up": ["--port"], "open": ["--user"], "stop": ["--no-wait"],
-    "jobs compare": ["--metric"], "env export": ["--format"], "env try": ["--python"], "image tag": ["--generation"],
-    "image push": ["--generation"], "image verify": ["--generation"], "init": ["--port", "--stack"],
-    "run": ["--name", "--workers", "--strategy", "--cpus", "--memory", "--gpus", "--gpu-fraction", "--priority", "--after",
-            "--retries", "--timeout", "--grace", "--env", "--array", "--at", "--every", "--seed", "--input", "--cwd", "--file"],
+    "jobs compare": ["--metric"], "env export": ["--format"], "env try": ["--python"],
+    "image tag": ["--generation"], "image push": ["--generation"], "image verify": ["--generation"],
+    "init": ["--port", "--stack"],
+    "run": ["--name", "--workers", "--strategy", "--cpus", "--memory", "--gpus", "--gpu-fraction", "--priority",
+            "--after", "--retries", "--timeout", "--grace", "--env", "--array", "--at",
+            "--every", "--seed", "--input", "--cwd", "--file"],
 }  # fmt: skip
 # Nothing that a machine hands to a program has a NUL in it.
 WORDS = [text for text in (*NUMBERS, *TEXTS) if "\0" not in text and "\ud800" not in text]
