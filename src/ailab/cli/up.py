@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,10 +49,10 @@ def up(
     holder = port_holder(port)
     base = image_base()
     if not foreground:
-        run_up(prepare(port, carried), who, holder, base, json=json)
+        run_up(prepare(port, carried, holder), who, holder, base, json=json)
         return
     with told_to_end():
-        lab = prepare(port, carried)
+        lab = prepare(port, carried, holder)
         with ends_with_us(lab):
             run_up(lab, who, holder, base, json=json, told_early=True)
             stay(lab)
@@ -116,9 +116,9 @@ def image_base() -> Base | None:
     return bases.ensure(root, step)
 
 
-def prepare(port: int | None, carried: Carried | None) -> Lab:
+def prepare(port: int | None, carried: Carried | None, holder: str) -> Lab:
     """The lab to bring up, made where there is none, and with root given up. Bad settings are refused first of all."""
-    from ailab import provision, sharing
+    from ailab import bringup, provision, sharing
     from ailab.cli import init
     from ailab.lab import Lab
     from ailab.settings_file import set_value
@@ -142,7 +142,10 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
         note(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
     elif port is not None:
-        labs.opened(root)
+        lab = labs.opened(root)
+        access = lab.settings.access.model_copy(update={"port": port})
+        # What cannot be had is not kept in lab.toml.
+        bringup.check_port(replace(lab, settings=lab.settings.model_copy(update={"access": access})), holder)
         set_value(LabPaths(root).settings, "access", "port", port)
     return labs.opened(root)
 
