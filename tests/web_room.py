@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
@@ -31,6 +32,8 @@ class WebRoom:
         lab = Lab.open(root)
         lab.make_private_folders()
         self.parts = Parts.of(lab)
+        # A hash takes long on purpose.
+        self.parts.users.__dict__["_hasher"] = PasswordHasher(time_cost=1, memory_cost=8)
         self.parts.users.add("ann", admin=True, actor="test")
         self.parts.users.change_password("ann", PASSWORD, current=None, address="")
         request = JobRequest(command=("true",), cwd="/", not_before=4e9)
