@@ -48,7 +48,7 @@ class LabAuthenticator(Authenticator):
         if user in self._chosen:
             return False
         try:
-            known = await asyncio.to_thread(self._daemon.get, f"/api/users/{quote(user, safe='')}")
+            known = await asyncio.to_thread(self._daemon.get, f"/api/users/{quote(user, safe='')}/password")
         except AilabError as error:
             raise web.HTTPError(error.http_status, f"{error.message} {error.remedy}") from error
         if not known["must_change"]:

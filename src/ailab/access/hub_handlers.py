@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
+from jupyterhub.apihandlers.base import API404
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.handlers.login import LogoutHandler
 from jupyterhub.scopes import needs_scope
@@ -81,4 +82,6 @@ HANDLERS: list[tuple[str, Any]] = [
     ("/login-link", LoginLinkHandler),
     ("/logout", ButtonLogoutHandler),
     (r"/api/users/([^/]+)/logins", SessionsHandler),
+    # Deprecated since JupyterHub 2, and broken (a POST answers 500).
+    (r"/api/authorizations/.*", API404),
 ]

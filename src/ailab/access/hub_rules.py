@@ -8,6 +8,7 @@ from typing import Any
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.user import User
+from oauthlib.oauth2 import OAuth2Error
 from tornado import web
 
 from ailab.access.cookies import keep_cookies_here
@@ -23,7 +24,12 @@ _OPEN = re.compile(r"/hub/(login|login-link|logout|health|logo|static/.*|error/\
 def install() -> None:
     """Have all of the hub's handlers follow the rules."""
     keep_cookies_here(BaseHandler)
-    plain_prepare = BaseHandler.prepare
+    plain_prepare, plain_failure = BaseHandler.prepare, BaseHandler._handle_request_exception
+
+    def failure(handler: BaseHandler, error: BaseException) -> None:
+        # JupyterHub lets through what its OAuth library says of a malformed request, and answers 500.
+        malformed = isinstance(error, OAuth2Error)
+        plain_failure(handler, web.HTTPError(400, str(error.description)) if malformed else error)
 
     async def prepare(handler: BaseHandler) -> None:
         await plain_prepare(handler)
@@ -35,7 +41,7 @@ def install() -> None:
                 raise web.HTTPError(403, _("Choose a password of your own first."))
             handler.redirect(PASSWORD_PAGE)
 
-    BaseHandler.prepare = prepare
+    BaseHandler.prepare, BaseHandler._handle_request_exception = prepare, failure
 
 
 def _leads_to_password(handler: Any) -> bool:

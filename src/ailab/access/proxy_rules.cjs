@@ -75,3 +75,11 @@ for (const kind of [http.Server, https.Server]) {
     return emit.call(this, event, request, ...rest);
   };
 }
+
+// Node ends a request that a body was piped into by an empty write (OutgoingMessage.end, "force a flush"). A server that
+// has answered and closed by then makes that write fail, its answer is dropped, and the proxy says 503 instead.
+const write = net.Socket.prototype._write;
+net.Socket.prototype._write = function (data, encoding, done) {
+  if (data.length === 0) done();
+  else write.call(this, data, encoding, done);
+};

@@ -26,6 +26,8 @@ def take_global_options(argv: list[str]) -> list[str]:
     """Note the global options of `argv` in `current` and return the rest; what follows `--` is not ours."""
     ours = argv[: argv.index("--")] if "--" in argv else argv
     current.lab, current.debug, current.json, current.version = None, False, "--json" in ours, False
+    for word in argv:
+        _refuse_other_than_text(word)
     rest: list[str] = []
     words = iter(argv)
     for word in words:
@@ -42,6 +44,18 @@ def take_global_options(argv: list[str]) -> list[str]:
         else:
             rest.append(word)
     return rest
+
+
+def _refuse_other_than_text(word: str) -> None:
+    """Bytes that are no UTF-8 stand in an argument as halves of surrogate pairs, which can neither be kept nor said."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        shown = word.encode("utf-8", "replace").decode()
+        raise UsageError(
+            _("This argument is not UTF-8 text: {word}").format(word=shown[:200]),
+            remedy=_("Give the file or the job a name in UTF-8."),
+        ) from None
 
 
 def _folder(text: str) -> Path:

@@ -50,7 +50,7 @@ def logs(
 
 def _asked(which: str) -> tuple[int | None, int | None]:
     """The job's number and its member's; None for what is not named."""
-    found = re.fullmatch(r"(?:job-)?(\d+)(?:\.(\d+))?", which)
+    found = re.fullmatch(r"(?:job-)?(\d{1,18})(?:\.(\d{1,9}))?", which)
     if found is None:
         return None, None
     return int(found[1]), int(found[2]) if found[2] else None

@@ -27,6 +27,8 @@ from ailab.paths import MachinePaths, account_name, locate_lab
 
 _INTERRUPTED = 130
 _DETAIL_LINES = 20
+# A path that no file can have.
+_NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 _NOT_PERMITTED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -182,6 +184,8 @@ def _tell(error: AilabError) -> None:
 
 def _bug(error: Exception) -> AilabError:
     """An error that we did not foresee: the person gets one sentence, the traceback goes to a file."""
+    if isinstance(error, OSError) and error.errno in _NO_SUCH_NAME:
+        return UsageError(f"{str(error.filename)[:200]}: {error.strerror}", remedy=_("Check the path."))
     trace = "".join(traceback.format_exception(error))
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"ailab-error-{os.getpid()}.log"  # noqa: S108  a name of our own
     try:

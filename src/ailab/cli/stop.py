@@ -48,11 +48,11 @@ def stop(
 
 def _number(client: Any, word: str) -> int | None:
     """The number of a job; None of a schedule, which has been removed with that."""
-    if schedule := re.fullmatch(r"schedule-(\d+)", word):
+    if schedule := re.fullmatch(r"schedule-(\d{1,18})", word):
         client.delete(f"/api/schedules/{schedule[1]}")
         say(_("Schedule {id} is removed.").format(id=schedule[1]))
         return None
-    job = re.fullmatch(r"(?:job-)?(\d+)", word)
+    job = re.fullmatch(r"(?:job-)?(\d{1,18})", word)
     if job is None:
         raise UsageError(_("{word} is no job's number.").format(word=word), remedy=_("See those there are: ailab jobs"))
     return int(job[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,9 +54,9 @@ def up(
     holder = port_holder(port)
     base = image_base()
     if not foreground:
-        run_up(prepare(port, carried), who, holder, base, mark, json=json)
+        run_up(prepare(port, carried, holder), who, holder, base, mark, json=json)
         return
-    lab = prepare(port, carried)
+    lab = prepare(port, carried, holder)
     with ends_with_us(lab):
         run_up(lab, who, holder, base, mark, json=json, told_early=True)
         stay(lab, mark)
@@ -126,9 +126,9 @@ def image_base() -> Base | None:
     return bases.ensure(root, step)
 
 
-def prepare(port: int | None, carried: Carried | None) -> Lab:
+def prepare(port: int | None, carried: Carried | None, holder: str) -> Lab:
     """The lab to bring up, made where there is none, and with root given up. Bad settings are refused first of all."""
-    from ailab import provision, sharing
+    from ailab import bringup, provision, sharing
     from ailab.cli import init
     from ailab.lab import Lab
     from ailab.settings_file import close_to_others, set_value
@@ -153,7 +153,10 @@ def prepare(port: int | None, carried: Carried | None) -> Lab:
         note(_("No lab here: making one in {root}.").format(root=root))
         init.create(root, port=port or 8888)
     elif port is not None:
-        labs.opened(root)
+        lab = labs.opened(root)
+        access = lab.settings.access.model_copy(update={"port": port})
+        # What cannot be had is not kept in lab.toml.
+        bringup.check_port(replace(lab, settings=lab.settings.model_copy(update={"access": access})), holder)
         set_value(LabPaths(root).settings, "access", "port", port)
     if close_to_others(LabPaths(root).settings):
         note(_("There are credentials in {file}: only this account can read it now.").format(file=SETTINGS_NAME))

@@ -19,6 +19,7 @@ from ailab.validation import complaint
 Page = Callable[[Request, AilabError], str]
 Answer = Callable[..., Awaitable[Response]]
 _NOTHING: dict[str, str] = {}
+_KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 class WrongMethod(UsageError):
@@ -49,7 +50,7 @@ def answer_errors(app: FastAPI, page: Page | None = None) -> Answer:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == WrongMethod.http_status:
-            allowed = ", ".join(sorted(_methods(app, request))) or (error.headers or {}).get("Allow", "GET")
+            allowed = ", ".join(_methods(app, request) or ["GET", "HEAD"])
             sentence = _("This address does not take {method}.").format(method=request.method)
             return await answer(request, WrongMethod(sentence), {"Allow": allowed})
         return await answer(request, _as_ours(error), dict(error.headers or {}))
@@ -79,10 +80,17 @@ def _as_ours(error: HTTPException) -> AilabError:
     return ours
 
 
-def _methods(app: FastAPI, request: Request) -> set[str]:
-    """The methods of all routes with the path of `request`."""
-    matched = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return {method for route in matched for method in getattr(route, "methods", None) or ()}
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods with which the path of `request` leads somewhere. Routes that leave the method to what is mounted
+    there take any word for one, and do not count."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] == Match.FULL for route in routes)
+
+    anything = {**request.scope, "method": "-"}
+    routes = [route for route in app.routes if route.matches(anything)[0] != Match.FULL]
+    return [method for method in _KNOWN_METHODS if taken(method)]
 
 
 def _encodable(body: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

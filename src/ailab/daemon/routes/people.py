@@ -47,11 +47,10 @@ def list_users(request: Request) -> list[str]:
     return _parts(request).users.names()
 
 
-@router.get("/users/{name}")
-def get_user(request: Request, name: str) -> dict[str, Any]:
-    """`must_change`: they have yet to choose a password of their own."""
-    users = _parts(request).users
-    return {"name": name, "admin": users.is_admin(name), "must_change": users.must_change(name)}
+@router.get("/users/{name}/password")
+def get_password_state(request: Request, name: str) -> dict[str, bool]:
+    """`must_change`: they have yet to choose one of their own."""
+    return {"must_change": _parts(request).users.must_change(name)}
 
 
 @router.post("/users/first")
