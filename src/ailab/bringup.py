@@ -213,7 +213,7 @@ def prove(lab: Lab, user: str, tell: Tell, *, politely: bool = False) -> dict[st
     workspace = lab.runtime.poll(f"workspace-{user}")
     proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
     record = lab.paths.environment / "proven.json"
-    if (known := files.read_json(record)) is not None and known.get("of") == proven:
+    if (known := files.read_json(record)) is not None and known.get("of") == proven and "proof" in known:
         return dict(known["proof"])
     bind = lab.settings.access.bind
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104  where it listens, not where we do

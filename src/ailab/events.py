@@ -42,7 +42,8 @@ def details_of(connection: Connection, subject: str, name: str, **same: Any) -> 
     from ailab.store import events as table
 
     details = connection.execute(select(table.c.detail).where(table.c.subject == subject)).scalars()
-    return {str(one[name]) for one in details if name in one and same.items() <= one.items()}
+    readable = (one for one in details if isinstance(one, dict))
+    return {str(one[name]) for one in readable if name in one and same.items() <= one.items()}
 
 
 def newest(store: Store, limit: int) -> list[dict[str, Any]]:
@@ -53,4 +54,4 @@ def newest(store: Store, limit: int) -> list[dict[str, Any]]:
 
     with store.engine.connect() as connection:
         rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(limit)).mappings()
-        return [dict(row) for row in rows]
+        return [dict(row) | {"detail": row["detail"] if isinstance(row["detail"], dict) else {}} for row in rows]
