@@ -26,6 +26,8 @@ SHARED_FOLDERS = ("notebooks", "models", "logs")
 JOB_PROGRESS = "progress.jsonl"
 JOB_TRAINING = "training.jsonl"
 JOB_RUN = "run.json"
+# There once what the job has left was removed: when and why.
+JOB_REMOVED = "removed.json"
 # A unix socket's path holds 107 bytes; the longest of ours is jupyter/kernel-<uuid>-ipc-5 in the run folder.
 _LONGEST_RUN_FOLDER = 45
 # URLs of sockets (http+unix://) pass through parsers that lower the case of a host.

@@ -18,7 +18,7 @@ from ailab.i18n import _
 from ailab.settings import GIB, Settings
 
 Model = TypeVar("Model", bound=BaseModel)
-_SIZES = ("memory", "shm")
+_SIZES = ("memory", "shm", "keep_size")
 _BEFORE_MOUNTS = "access"
 _LARGEST_FILE = 1024 * 1024
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\"'. -]+?)\s*\]")

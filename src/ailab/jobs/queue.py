@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from ailab.errors import Conflict, NotFound, UsageError
-from ailab.events import record
+from ailab.events import last_of, record
 from ailab.i18n import _
 from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import ENDED, HOLDING, LIVE, After, EndReason, JobRequest, JobState
 from ailab.jobs.rows import End as End
+from ailab.jobs.rows import Ended as Ended
 from ailab.jobs.rows import Holding as Holding
 from ailab.jobs.rows import Job as Job
 from ailab.jobs.rows import lease_of, used_at, waiting_row
@@ -33,6 +34,7 @@ class Jobs:
     """All changes of jobs and of leases. Callers may be on any thread; each call is one transaction."""
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._engine = store.engine
         self._unreadable = store.unreadable
         # Set when somebody should look at the queue; `_touched` are the jobs that came to it or may have left it.
@@ -85,12 +87,21 @@ class Jobs:
         with self._engine.connect() as connection:
             row = connection.execute(select(table).where(table.c.id == job)).mappings().first()
         if row is None:
-            raise NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
+            raise self._not_found(job)
         try:
             return Job.of(row)
         except READ_ERRORS as error:
             self._unreadable.note(f"jobs {job}", error)
             raise unreadable(f"jobs {job}", error) from None
+
+    def _not_found(self, job: int) -> NotFound:
+        gone = last_of(self._store, "job-row", task_prefix(job))
+        if gone is None:
+            return NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
+        return NotFound(
+            _("Job {id} was removed on {date}, long after its end.").format(id=job, date=gone["at"][:10]),
+            remedy=_("See those there are: ailab jobs"),
+        )
 
     def find(
         self, *, states: Sequence[str] = (), owner: str = "", name: str = "", array: int | None = None, limit: int = 100
@@ -120,6 +131,28 @@ class Jobs:
         query = select(table.c.id).where(table.c.state.in_(ENDED), table.c.ended_at >= moment)
         with self._engine.connect() as connection:
             return [int(job) for job in connection.execute(query.order_by(table.c.ended_at)).scalars()]
+
+    def ended(self) -> list[Ended]:
+        """All that have ended, the first to end first."""
+        query = select(table.c.id, table.c.ended_at).where(table.c.state.in_(ENDED), table.c.ended_at.is_not(None))
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query.order_by(table.c.ended_at)).mappings())
+        return self._unreadable.read("jobs", rows, lambda row: Ended(int(row["id"]), float(row["ended_at"])))
+
+    def needed(self) -> set[int]:
+        """The jobs that one which has not ended comes after or repeats. Raises `Unreadable` where a row cannot tell."""
+        query = select(table.c.id, table.c.request, table.c.repeats).where(table.c.state.not_in(ENDED))
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query))
+        needed: set[int] = set()
+        for job, request, repeats in rows:
+            try:
+                needed |= {after.job for after in JobRequest.from_json(request).after}
+            except READ_ERRORS as error:
+                self._unreadable.note(f"jobs {job}", error)
+                raise unreadable(f"jobs {job}", error) from None
+            needed |= set() if repeats is None else {int(repeats)}
+        return needed
 
     def queued(self, among: Collection[int] | None = None) -> list[RowMapping]:
         """What the scheduler needs of those that wait; `request` is left out, which is most of a row."""
@@ -295,6 +328,7 @@ class Jobs:
             rows = list(connection.execute(select(table.c.id, table.c.snapshot, table.c.request)))
         for job, kept, request in rows:
             if not isinstance(kept, dict) or not isinstance(request, dict):
+                self._unreadable.note(f"jobs {job}", TypeError("snapshot or request"))
                 raise unreadable(f"jobs {job}", "snapshot or request")
         return {code for _job, kept, request in rows for code in (kept.get("code"), request.get("code")) if code}
 
@@ -305,6 +339,8 @@ class Jobs:
             old = table.c.state.in_(ENDED) & (table.c.ended_at < before) & table.c.id.not_in(newest)
             ids = [int(job) for job in connection.execute(select(table.c.id).where(old).limit(500)).scalars()]
             connection.execute(delete(table).where(table.c.id.in_(ids)))
+            for job in ids:
+                record(connection, actor="daemon", kind="job-row", subject=task_prefix(job), after="removed")
         return ids
 
 

@@ -88,6 +88,14 @@ class Holding:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A job that has ended, and when, in seconds since the epoch."""
+
+    id: int
+    ended_at: float
+
+
+@dataclass(frozen=True)
 class End:
     """How an attempt of a job ended."""
 
