@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from ailab.command import redact
-from ailab.errors import AilabError
+from ailab.errors import AilabError, NotRunning
 
 FIRST_PAUSE = 0.5
 # What had failed goes on this soon after its cause has gone.
@@ -21,6 +21,7 @@ LONGEST_PAUSE = 5.0
 REMIND_SECONDS = 3600.0
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Records "failed" or "recovered", with a detail.
 Record = Callable[[str, dict[str, Any]], None]
@@ -33,6 +34,21 @@ def fault_text(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
     text = (str(cause).strip().splitlines() or [""])[0]
     return redact(f"{type(cause).__name__}: {text}"[:500])
+
+
+def do_all(things: Iterable[T], work: Callable[[T], object]) -> None:
+    """Do the work for each, whatever it fails of for others. Raises the first failure at the end; `NotRunning`, which
+    the others would meet as well, at once."""
+    failure: Exception | None = None
+    for thing in things:
+        try:
+            work(thing)
+        except NotRunning:
+            raise
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 class Attempts:

@@ -220,7 +220,7 @@ def prove(lab: Lab, user: str, tell: Tell, *, politely: bool = False) -> dict[st
     workspace = lab.runtime.poll(f"workspace-{user}")
     proven = {"generation": generation.id, "workspace": workspace.started_at, "lock": generation.lock}
     record = lab.paths.environment / "proven.json"
-    if (known := files.read_json(record)) is not None and known.get("of") == proven:
+    if (known := files.read_json(record)) is not None and known.get("of") == proven and "proof" in known:
         return dict(known["proof"])
     server = WorkspaceServer.of(lab.runtime, user)
     if politely:

@@ -42,7 +42,35 @@ def details_of(connection: Connection, subject: str, name: str, **same: Any) -> 
     from ailab.store import events as table
 
     details = connection.execute(select(table.c.detail).where(table.c.subject == subject)).scalars()
-    return {str(one[name]) for one in details if name in one and same.items() <= one.items()}
+    readable = (one for one in details if isinstance(one, dict))
+    return {str(one[name]) for one in readable if name in one and same.items() <= one.items()}
+
+
+def remove(store: Store, *, before: float, keep: int, most: int) -> int:
+    """Remove events that happened before `before` (seconds since the epoch) or come before the newest `keep`: at most
+    `most` of them, the oldest first. How many were removed."""
+    from sqlalchemy import delete, func, select
+
+    from ailab.store import events as table
+
+    oldest = datetime.fromtimestamp(before, UTC).isoformat(timespec="milliseconds")
+    with store.engine.begin() as connection:
+        last = connection.execute(select(func.max(table.c.id))).scalar() or 0
+        old = (table.c.at < oldest) | (table.c.id <= last - keep)
+        ids = select(table.c.id).where(old).order_by(table.c.id).limit(most)
+        return connection.execute(delete(table).where(table.c.id.in_(ids))).rowcount
+
+
+def last_of(store: Store, kind: str, subject: str) -> dict[str, Any] | None:
+    """The last event of that kind and subject."""
+    from sqlalchemy import select
+
+    from ailab.store import events as table
+
+    same = (table.c.kind == kind) & (table.c.subject == subject)
+    with store.engine.connect() as connection:
+        row = connection.execute(select(table).where(same).order_by(table.c.id.desc()).limit(1)).mappings().first()
+        return None if row is None else dict(row)
 
 
 def newest(store: Store, limit: int) -> list[dict[str, Any]]:
@@ -53,4 +81,4 @@ def newest(store: Store, limit: int) -> list[dict[str, Any]]:
 
     with store.engine.connect() as connection:
         rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(limit)).mappings()
-        return [dict(row) for row in rows]
+        return [dict(row) | {"detail": row["detail"] if isinstance(row["detail"], dict) else {}} for row in rows]

@@ -28,6 +28,8 @@ SHARED_FOLDERS = ("notebooks", "models", "logs")
 JOB_PROGRESS = "progress.jsonl"
 JOB_TRAINING = "training.jsonl"
 JOB_RUN = "run.json"
+# There once what the job has left was removed: when and why.
+JOB_REMOVED = "removed.json"
 # A unix socket's path holds 107 bytes; the longest of ours are, in the run folder, kernels/kernel-<uuid>-ipc-5 and
 # workspaces/<name>/jupyter.sock.
 _LONGEST_RUN_FOLDER = 45

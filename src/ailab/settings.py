@@ -141,6 +141,15 @@ class TrackingSection(Section):
     )
 
 
+class JobsSection(Section):
+    keep_days: Annotated[int, Field(ge=1, le=36500, strict=True)] = Field(
+        90, description="Days for which output and checkpoints of ended jobs are kept."
+    )
+    keep_size: OptionalSize = Field(
+        100 * GIB, description="The most disk that they may take; the oldest are removed first. Empty: no limit."
+    )
+
+
 class MirrorsSection(Section):
     pypi: Text = Field("", description="A PyPI mirror's simple index.")
     python: Text = Field("", description="A mirror of python-build-standalone's releases.")
@@ -161,6 +170,7 @@ class Settings(Section):
     access: AccessSection = AccessSection()
     image: ImageSection = ImageSection()
     tracking: TrackingSection = TrackingSection()
+    jobs: JobsSection = JobsSection()
     mirrors: MirrorsSection = MirrorsSection()
 
     def located(self, lab: Path) -> Settings:

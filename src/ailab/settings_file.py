@@ -22,7 +22,7 @@ from ailab.settings import GIB, Settings
 # The mode of a lab.toml that has credentials.
 PRIVATE = 0o600
 Model = TypeVar("Model", bound=BaseModel)
-_SIZES = ("memory", "shm")
+_SIZES = ("memory", "shm", "keep_size")
 _BEFORE_MOUNTS = "access"
 _LARGEST_FILE = 1024 * 1024
 _TABLE = re.compile(r"\s*(\[\[?)\s*([A-Za-z0-9_\"'. -]+?)\s*\]")

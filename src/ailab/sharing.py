@@ -142,9 +142,11 @@ def pushed(lab: LabPaths) -> list[dict[str, str]]:
     notes = []
     for line in reversed(lines):
         try:
-            notes.append(json.loads(line))
+            note = json.loads(line)
         except ValueError:  # torn by a crash
             continue
+        if isinstance(note, dict):
+            notes.append(note)
     return notes
 
 

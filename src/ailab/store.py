@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     JSON,
     Boolean,
     Column,
     Connection,
+    Dialect,
     Engine,
     Float,
     Integer,
     MetaData,
     String,
     Table,
+    TypeDecorator,
     create_engine,
     event,
     inspect,
@@ -24,9 +28,29 @@ from sqlalchemy import (
 
 from ailab.errors import AilabError
 from ailab.i18n import _
+from ailab.unreadable import UnreadableRows
 
 NEWEST = "0004"
 metadata = MetaData()
+
+
+class StoredJson(TypeDecorator[Any]):
+    """JSON that is read leniently: of a value that is none its text, so that one row does not end a whole query."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        decode = super().result_processor(dialect, coltype)
+
+        def lenient(value: Any) -> Any:
+            try:
+                return decode(value) if decode is not None else value
+            except (ValueError, TypeError, RecursionError):
+                return str(value)
+
+        return lenient
+
 
 # Who changed what, from which state to which, when: the audit log. Times are ISO 8601 in UTC.
 events = Table(
@@ -39,7 +63,7 @@ events = Table(
     Column("subject", String, nullable=False),
     Column("before", String),
     Column("after", String),
-    Column("detail", JSON, nullable=False),
+    Column("detail", StoredJson, nullable=False),
 )
 
 # The tasks that should exist. `spec` is runtimes.TaskSpec; `not_before` is seconds since the epoch.
@@ -49,7 +73,7 @@ tasks = Table(
     Column("id", String, primary_key=True),
     Column("owner", String, nullable=False),
     Column("wanted", Boolean, nullable=False),
-    Column("spec", JSON, nullable=False),
+    Column("spec", StoredJson, nullable=False),
     Column("failures", Integer, nullable=False, default=0),
     Column("not_before", Float, nullable=False, default=0.0),
     Column("seen", String, nullable=False, default="absent"),
@@ -90,8 +114,8 @@ jobs = Table(
     Column("name", String, nullable=False),
     Column("owner", String, nullable=False),
     Column("state", String, nullable=False, index=True),
-    Column("request", JSON, nullable=False),
-    Column("snapshot", JSON, nullable=False),
+    Column("request", StoredJson, nullable=False),
+    Column("snapshot", StoredJson, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("cpus", Integer, nullable=False),
     Column("memory_bytes", Integer, nullable=False),
@@ -110,7 +134,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
     Column("asked", String, nullable=False, default=""),
-    Column("ports", JSON, nullable=False, default=[]),
+    Column("ports", StoredJson, nullable=False, default=[]),
     Column("repeats", Integer),
     Column("array", Integer),
     Column("part", Integer),
@@ -125,7 +149,7 @@ leases = Table(
     Column("owner", String, nullable=False),
     Column("cpus", Integer, nullable=False),
     Column("memory_bytes", Integer, nullable=False),
-    Column("gpus", JSON, nullable=False),
+    Column("gpus", StoredJson, nullable=False),
     Column("since", Float, nullable=False),
 )
 
@@ -144,7 +168,7 @@ schedules = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("owner", String, nullable=False),
-    Column("request", JSON, nullable=False),
+    Column("request", StoredJson, nullable=False),
     Column("every", Float, nullable=False),
     Column("due", Float, nullable=False),
     Column("last_job", Integer),
@@ -159,6 +183,7 @@ class Store:
         self.path = path
         self.engine: Engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
         event.listen(self.engine, "connect", _configure)
+        self.unreadable = UnreadableRows()
 
     def open(self) -> Store:
         """Make the file (only ours to read) or bring an older one up to date. Returns itself."""
@@ -202,6 +227,8 @@ class Store:
 
 
 def _configure(connection: object, _record: object) -> None:
+    # A byte that is no UTF-8 spoils its own value, not the query.
+    connection.text_factory = lambda data: data.decode("utf-8", errors="replace")  # type: ignore[attr-defined]
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection has no type
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
         cursor.execute(f"PRAGMA {pragma}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +13,8 @@ from ailab.environments.generations import Generation
 from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
 from ailab.jobs import rendezvous
-from ailab.jobs.code_store import CodeStore, collect
-from ailab.jobs.gangs import Member, Strategy, task_prefix, tasks_among, variables
+from ailab.jobs.code_store import CodeStore
+from ailab.jobs.gangs import Member, Strategy, task_prefix, variables
 from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
@@ -29,9 +27,6 @@ from ailab.runtimes.base import Capability, Mount, Site, TaskKind, TaskSpec
 
 # All output of a job is kept up to this; past it the older half goes.
 LOG_BYTES = 64 * 1024 * 1024
-# Jobs that ended so long ago are forgotten, but for so many of the newest.
-KEPT_SECONDS = 90 * 86400.0
-KEPT_JOBS = 2000
 # Where a container has the folder of a job that is in none of the lab's own.
 _WORK = "work"
 
@@ -274,14 +269,3 @@ def refuse_strategy(lab: Lab, wish: JobWish) -> None:
     current = lab.generations.current()
     if wish.strategy == Strategy.horovod and current is not None and "horovod" not in current.packages:
         raise UsageError(_("The lab's environment has no Horovod."), remedy=_("Add it: ailab env add horovod"))
-
-
-def forget_old(lab: Lab, jobs: Jobs) -> None:
-    """Take away what is kept of jobs that ended long ago, but for the newest; curves in `logs` are the person's."""
-    known = lab.runtime.tasks()
-    for job in jobs.forget(time.time() - KEPT_SECONDS, KEPT_JOBS):
-        for task in tasks_among(known, job):
-            lab.runtime.remove(task)
-        shutil.rmtree(lab.paths.jobs / str(job), ignore_errors=True)
-        (lab.paths.mlflow_runs / f"{task_prefix(job)}.json").unlink(missing_ok=True)
-    collect(CodeStore(lab.paths.snapshots), jobs.codes())

@@ -279,10 +279,10 @@ def test_collect_takes_what_nobody_names(store: CodeStore, project: Path) -> Non
     first = snap(store, project)
     write(project, {"train.py": "rate = 0.2\n"})
     second = snap(store, project)
-    nothing = collect(store, {second.code})
+    nothing = collect(store, lambda: {second.code})
     assert (nothing.trees, nothing.objects) == (0, 0), "both are young"
     later = time.time() + 2 * code_store.YOUNG_SECONDS
-    done = collect(store, {second.code}, now=later)
+    done = collect(store, lambda: {second.code}, now=later)
     assert (done.trees, done.objects) == (1, 1) and done.freed_bytes > 0
     assert all(store.read(row.content) is not None for row in store.tree(second.code) if row.mode != "120000")
     with pytest.raises(NotFound):
@@ -293,7 +293,7 @@ def test_collect_takes_what_nobody_names(store: CodeStore, project: Path) -> Non
 
 def test_nothing_is_collected_while_a_snapshot_is_taken(store: CodeStore) -> None:
     with store.working():
-        collecting = begin(lambda: collect(store, ()))
+        collecting = begin(lambda: collect(store, tuple))
         with pytest.raises(TimeoutError):
             collecting.result(0.2)
     assert collecting.result(10).trees == 0
@@ -304,4 +304,4 @@ def test_a_tree_that_is_used_anew_is_young_again(store: CodeStore, project: Path
     past = time.time() - 2 * code_store.YOUNG_SECONDS
     os.utime(store.tree_file(one.code), (past, past))
     snap(store, project)
-    assert collect(store, ()).trees == 0
+    assert collect(store, tuple).trees == 0

@@ -184,7 +184,7 @@ def test_no_difference_and_code_that_is_gone(store: CodeStore, project: Path) ->
     assert differences_text.lines(diff(a, a, store)) == ["No difference."]
     write(project, {"train.py": "2\n"})
     b = snap(store, project)
-    collect(store, (), now=time.time() + 2 * code_store.YOUNG_SECONDS)
+    collect(store, tuple, now=time.time() + 2 * code_store.YOUNG_SECONDS)
     assert list(found_of(store, a, b)) == [("code", "")]
 
 

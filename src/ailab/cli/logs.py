@@ -64,10 +64,16 @@ def _of_task(lab: Lab, task: str, *, following: bool, tail: int | None) -> None:
 
 
 def _state(lab: Lab, job: int, member: int | None) -> str:
-    """A job's state, in a word. Raises `NotFound` for a member that the job does not have."""
+    """A job's state, in a word. Raises `NotFound` for a member that the job does not have, and for one whose output was
+    removed."""
     from ailab.cli.job_words import word
+    from ailab.jobs.view import removed_note
 
     seen = lab.client.get(f"/api/jobs/{job}")
+    if seen["files_removed"] is not None:
+        raise NotFound(
+            removed_note(job, seen["files_removed"]), remedy=_("Run it again: ailab rerun {id}").format(id=job)
+        )
     if member is not None and member >= len(seen["members"]):
         raise NotFound(
             _("Job {id} has no worker {number}.").format(id=job, number=member),

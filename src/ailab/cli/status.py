@@ -97,6 +97,8 @@ def _faults(document: dict[str, Any]) -> Iterator[str]:
         yield _("{what} fails since {since}: {reason}").format(
             what=fault["what"], since=fault["since"], reason=fault["error"]
         )
+    for row in document["unreadable"]:
+        yield _("{what} cannot be read: {reason}").format(**row) + f" {row['remedy']}"
     for loop in document["loops"]:
         if loop["state"] == "dead":
             yield _("The loop {name} of the daemon has ended. Repair it: ailab up").format(name=loop["name"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from ailab.attempts import do_all
 from ailab.daemon.idleness import Idleness
-from ailab.daemon.supervisor import IDLE_SECONDS, Supervisor
+from ailab.daemon.supervisor import IDLE_SECONDS, Supervisor, Task
 from ailab.runtimes.base import Runtime, TaskState
 
 LOOK_SECONDS = 60.0
@@ -22,10 +23,11 @@ class Healing:
 
     def heal(self) -> None:
         """One look at all tasks that run."""
-        for task in self._supervisor.tasks():
-            if not task.wanted or task.seen.state != TaskState.running:
-                continue
-            fault = self._runtime.fault(task.spec.id)
-            self._supervisor.note_fault(task, fault)
-            if fault is not None and self._idleness.seconds(task) >= IDLE_SECONDS:
-                self._supervisor.restart(task.spec.id, reason=fault)
+        running = (task for task in self._supervisor.tasks() if task.wanted and task.seen.state == TaskState.running)
+        do_all(running, self._heal)
+
+    def _heal(self, task: Task) -> None:
+        fault = self._runtime.fault(task.spec.id)
+        self._supervisor.note_fault(task, fault)
+        if fault is not None and self._idleness.seconds(task) >= IDLE_SECONDS:
+            self._supervisor.restart(task.spec.id, reason=fault)

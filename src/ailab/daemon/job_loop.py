@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ailab.daemon import workspace_leases
-from ailab.daemon.loop import Concern, Loop, recorder
+from ailab.daemon.loop import Concern, Loop, recorder, recorder_of_unreadable
 from ailab.daemon.parts import Parts
 from ailab.daemon.progress_events import LOOK_SECONDS, ProgressEvents
 from ailab.jobs import schedules
@@ -20,6 +20,7 @@ def job_loop(parts: Parts) -> Loop:
         Concern("schedules", partial(schedules.submit_due, parts.lab.store, parts.jobs)),
         Concern("leases", partial(workspace_leases.settle, parts)),
         Concern("progress", ProgressEvents(parts).look, every=LOOK_SECONDS),
+        Concern("unreadable", recorder_of_unreadable(parts.lab.store)),
         Concern("worker", parts.worker.step, on_wake=True),
     )
     return Loop("jobs", concerns, parts.leaving, recorder(parts.lab.store), wake=parts.jobs.changed, rest=REST)

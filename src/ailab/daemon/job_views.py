@@ -14,7 +14,7 @@ from ailab.jobs import progress
 from ailab.jobs.model import JobState
 from ailab.jobs.output import Output
 from ailab.jobs.queue import Job
-from ailab.jobs.view import job_json, lease_json
+from ailab.jobs.view import job_json, lease_json, removed_note
 from ailab.paths import JOB_PROGRESS
 from ailab.resources.gpu_load import gpu_loads
 
@@ -64,6 +64,8 @@ def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:
         [_("Starting or stopping it fails and is tried again: {reason}").format(reason=failing)] if failing else []
     )
     shown = job_json(job, blocked, parts.lab.paths) | {"progress": None, "troubles": troubles}
+    if shown["files_removed"] is not None:
+        shown["note"] = f"{job.note} {removed_note(job.id, shown['files_removed'])}".strip()
     if job.started_at is None:
         return shown
     reported = progress.read(progress_file(parts, job.id), progress.TAIL_BYTES)

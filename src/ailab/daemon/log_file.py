@@ -55,7 +55,9 @@ class LogFile(logging.Handler):
         self._older = older
         self._take_over = take_over
         self._descriptor = -1
+        # Lines that a full disk has cost since the last one, and whether the last one is there in part.
         self._lost = 0
+        self._is_torn = False
         self._repeated: dict[Key, _Repeated] = {}
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._open()
@@ -115,15 +117,17 @@ class LogFile(logging.Handler):
 
     def _write(self, text: str) -> None:
         if self._lost:
-            text = f"[{self._lost} lines could not be written]\n{text}"
+            torn = "\n" if self._is_torn else ""
+            text = f"{torn}[{self._lost} lines could not be written]\n{text}"
         data = f"{text}\n".encode(errors="backslashreplace")
         self._rotate(len(data))
-        try:
-            os.write(self._descriptor, data)
-        except OSError:
-            self._lost += 1
+        written = 0
+        with contextlib.suppress(OSError):
+            written = os.write(self._descriptor, data)
+        if written == len(data):
+            self._lost, self._is_torn = 0, False
         else:
-            self._lost = 0
+            self._lost, self._is_torn = self._lost + 1, self._is_torn or written > 0
 
     def _rotate(self, more: int) -> None:
         """Begin another file where this one is full, or is no longer the one at the path."""

@@ -47,6 +47,16 @@ def recorder(store: Store) -> RecordLoop:
     return write
 
 
+def recorder_of_unreadable(store: Store) -> Callable[[], None]:
+    """Records an event of each row that could not be read and has none yet."""
+
+    def write(what: str, detail: dict[str, Any]) -> None:
+        with store.engine.begin() as connection:
+            record(connection, actor="daemon", kind="store", subject=what, after="unreadable", detail=detail)
+
+    return lambda: store.unreadable.record_new(write)
+
+
 class Concern:
     """One thing that a loop looks after, independent of the loop's others.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from ailab.access.hub_client import add_portal_route, restore_routes
 from ailab.daemon.environment import EnvironmentWatch
 from ailab.daemon.healing import LOOK_SECONDS as HEALING_SECONDS
 from ailab.daemon.healing import Healing
+from ailab.daemon.housekeeping import Housekeeping
 from ailab.daemon.idle_gpus import LOOK_SECONDS as GPUS_SECONDS
 from ailab.daemon.idle_gpus import IdleGpus
 from ailab.daemon.job_loop import job_loop
@@ -17,11 +16,12 @@ from ailab.daemon.parts import Parts
 from ailab.daemon.tracking_loop import EVERY_SECONDS as TRACKING_SECONDS
 from ailab.daemon.tracking_loop import TrackingRuns
 from ailab.runtimes.base import TaskState
-from ailab.working import forget_old
 
 # Stopping a task takes as long as its grace, and writing a run with many points as long as MLflow takes.
 LONG_SECONDS = 900.0
-TIDY_SECONDS = 3600.0
+TIDY_FIRST_SECONDS, TIDY_SECONDS = 120.0, 3600.0
+# After a failure there is no hurry: what grows has grown for days.
+TIDY_AGAIN_SECONDS = 600.0
 
 
 def loops_of(parts: Parts) -> list[Loop]:
@@ -37,7 +37,7 @@ def loops_of(parts: Parts) -> list[Loop]:
         _loop(parts, "proxy", Concern("routes", ProxyRoutes(parts).look)),
         job_loop(parts),
         _loop(parts, "healing", Concern("tasks", healing.heal, every=HEALING_SECONDS, first=HEALING_SECONDS)),
-        _loop(parts, "tidying", Concern("jobs", partial(forget_old, lab, parts.jobs), every=TIDY_SECONDS, first=60.0)),
+        _loop(parts, "housekeeping", *_tidying(Housekeeping(parts))),
     ]
     if lab.settings.resources.own_gpus:
         loops.append(_loop(parts, "gpus", Concern("workspaces", IdleGpus(parts).decide, every=GPUS_SECONDS)))
@@ -50,6 +50,21 @@ def loops_of(parts: Parts) -> list[Loop]:
             _loop(parts, "bell", Concern("visitors", bell.answer, every=0.0)),
         ]
     return loops
+
+
+def _tidying(housekeeping: Housekeeping) -> list[Concern]:
+    steps = {
+        "files": housekeeping.remove_old_files,
+        "jobs": housekeeping.forget_old_jobs,
+        "code": housekeeping.collect_code,
+        "events": housekeeping.remove_old_events,
+        "logs": housekeeping.remove_empty_logs,
+        "trainings": housekeeping.remove_old_trainings,
+    }
+    return [
+        Concern(name, step, every=TIDY_SECONDS, first=TIDY_FIRST_SECONDS, longest=TIDY_AGAIN_SECONDS)
+        for name, step in steps.items()
+    ]
 
 
 def _loop(parts: Parts, name: str, *concerns: Concern) -> Loop:

@@ -60,11 +60,13 @@ class Parts:
         return document | {"mlflow": self.mlflow.state(), "build": build_of(self.lab)}
 
     def health(self) -> dict[str, Any]:
-        """The daemon's loops, and all that fails now, each with `what`, `error`, `failures` in a row and `since`."""
+        """The daemon's loops; all that fails now, each with `what`, `error`, `failures` in a row and `since`; and the
+        stored rows that cannot be read, with `what`, `reason`, `since` and `remedy`."""
         loops = self.loops.to_json()
         faults = [fault for loop in loops for fault in loop["faults"]]
         faults += [*self.supervisor.faults(), *self.worker.faults()]
-        return {"loops": loops, "faults": faults}
+        rows = [met.to_json() for met in self.lab.store.unreadable.met()]
+        return {"loops": loops, "faults": faults, "unreadable": rows}
 
 
 def capacity_of(machine: Machine) -> Capacity:

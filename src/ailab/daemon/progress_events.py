@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ailab import events
+from ailab.attempts import do_all
 from ailab.daemon.job_views import progress_file
 from ailab.daemon.parts import Parts
 from ailab.jobs import progress
@@ -26,8 +27,7 @@ class ProgressEvents:
     def look(self) -> None:
         running = self._parts.jobs.find(states=(JobState.running,), limit=1_000_000)
         self._told = {(job.id, job.attempt): self._told.get((job.id, job.attempt), set()) for job in running}
-        for job in running:
-            self._tell(job, self._told[job.id, job.attempt])
+        do_all(running, lambda job: self._tell(job, self._told[job.id, job.attempt]))
 
     def _tell(self, job: Job, told: set[str]) -> None:
         reported = progress.read(progress_file(self._parts, job.id), progress.TAIL_BYTES)

@@ -63,7 +63,9 @@ def stopped_status(lab: Lab) -> dict[str, Any]:
     # Jobs that have ended are kept by the thousand.
     tasks = [task for task in known if task["kind"] != TaskKind.job or task["state"] == TaskState.running]
     alive = any(task["state"] == TaskState.running for task in tasks)
-    return _document(lab, "degraded" if alive else "stopped", tasks, None, {"loops": [], "faults": []})
+    return _document(
+        lab, "degraded" if alive else "stopped", tasks, None, {"loops": [], "faults": [], "unreadable": []}
+    )
 
 
 def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:

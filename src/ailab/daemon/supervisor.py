@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
-from ailab.attempts import KeyedPool
+from ailab.attempts import KeyedPool, do_all
 from ailab.errors import AilabError, NotFound
 from ailab.events import record
 from ailab.i18n import _
@@ -20,6 +20,7 @@ from ailab.runtimes import reasons
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 from ailab.store import Store
 from ailab.store import tasks as table
+from ailab.unreadable import READ_ERRORS, unreadable
 
 # A task that ran this long has started well: its failures are forgotten.
 STEADY_SECONDS = 60.0
@@ -71,6 +72,23 @@ def _spec(row: RowMapping) -> TaskSpec:
     return TaskSpec.from_json(row["spec"])
 
 
+def _checked(row: RowMapping) -> RowMapping:
+    """A row that can be acted upon: a task of a form that this ailab does not know is neither started nor stopped."""
+    _spec(row)
+    if not isinstance(row["failures"], int) or not isinstance(row["not_before"], int | float):
+        raise TypeError("failures or not_before")
+    if not isinstance(row["seen"], str):
+        raise TypeError("seen")
+    return row
+
+
+def _is_same(row: RowMapping, spec: TaskSpec) -> bool:
+    try:
+        return _spec(row) == spec
+    except READ_ERRORS:
+        return False
+
+
 def _seconds_run(seen: Seen) -> float:
     if not seen.started_at or not seen.ended_at:
         return 0.0
@@ -82,6 +100,7 @@ class Supervisor:
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._engine = store.engine
+        self._unreadable = store.unreadable
         self._runtime = runtime
         self._beside = KeyedPool("task", 8, self._record_attempts)
         self._paused = False
@@ -92,7 +111,7 @@ class Supervisor:
     def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
         """Make `spec` wanted; a task of that id that runs with another spec is stopped first. Returns what is seen."""
         row = self._row(spec.id)
-        if row is not None and _spec(row) == spec and row["wanted"]:
+        if row is not None and row["wanted"] and _is_same(row, spec):
             return self._runtime.poll(spec.id)
         if row is not None:
             self._runtime.stop(spec.id)
@@ -107,8 +126,7 @@ class Supervisor:
 
     def revise(self, change: Callable[[TaskSpec], TaskSpec]) -> None:
         """Change the specifications of tasks that do not run now; what runs is left as it is."""
-        for row in self._rows():
-            before = _spec(row)
+        for before in self._unreadable.read("tasks", self._rows(), _spec):
             after = change(before)
             if after != before and self._runtime.poll(before.id).state in _ENDED:
                 with self._engine.begin() as connection:
@@ -144,10 +162,14 @@ class Supervisor:
         row = self._row(task_id)
         if row is None:
             raise NotFound(f"No task {task_id}.")
-        return self._task(row)
+        try:
+            return self._task(row)
+        except READ_ERRORS as error:
+            self._unreadable.note(f"tasks {task_id}", error)
+            raise unreadable(f"tasks {task_id}", error) from None
 
     def tasks(self) -> list[Task]:
-        return [self._task(row) for row in self._rows()]
+        return self._unreadable.read("tasks", self._rows(), lambda row: self._task(_checked(row)))
 
     def note_fault(self, task: Task, fault: str | None) -> None:
         """Keep what a running task has lost, as long as this attempt lasts; a new fault is an event."""
@@ -189,10 +211,12 @@ class Supervisor:
 
     def reconcile(self) -> None:
         """One step over all tasks: what is not as it should be is settled, beside the others, for a stop takes long."""
-        for row in self._rows():
-            seen = self._runtime.poll(row["id"])
-            if not (row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen)):
-                self._beside.begin(row["id"], partial(self._settle_alone, row["id"]))
+        do_all(self._unreadable.read("tasks", self._rows(), _checked), self._look_at)
+
+    def _look_at(self, row: RowMapping) -> None:
+        seen = self._runtime.poll(row["id"])
+        if not (row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen)):
+            self._beside.begin(row["id"], partial(self._settle_alone, row["id"]))
 
     def faults(self) -> list[dict[str, Any]]:
         """What cannot be started or stopped now, as `Attempts.to_json` has it."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
+from ailab.attempts import do_all
 from ailab.daemon.parts import Parts
 from ailab.errors import NotRunning
 from ailab.jobs.gangs import task_prefix
@@ -47,16 +49,25 @@ class TrackingRuns:
         jobs, short, trainings = self._due.look(), self._short(), training_runs(self._parts.lab.paths)
         if not (jobs or short or trainings) or not (self._service.need() and self._service.api.answers()):
             return
-        for job in jobs:
-            self._write_job(job)
+        # One run that cannot be written keeps none of the others.
+        parts: list[Callable[[], None]] = [
+            lambda: do_all(jobs, self._write_job),
+            lambda: self._write_short(short),
+            lambda: do_all(trainings, self._write_training),
+        ]
+        do_all(parts, lambda part: part())
+
+    def _write_short(self, short: list[Job]) -> None:
         began = time.monotonic()
-        for job in short:
-            self._write_job(job)
-        self._next_beside = time.monotonic() + REST * (time.monotonic() - began)
-        for one in trainings:
-            if self._write(one).is_closed:
-                one.training.unlink(missing_ok=True)
-                self._writer.forget(one.key)
+        try:
+            do_all(short, self._write_job)
+        finally:
+            self._next_beside = time.monotonic() + REST * (time.monotonic() - began)
+
+    def _write_training(self, one: Tracked) -> None:
+        if self._write(one).is_closed:
+            one.training.unlink(missing_ok=True)
+            self._writer.forget(one.key)
 
     def _short(self) -> list[Job]:
         counts = self._parts.jobs.counts()

@@ -120,7 +120,8 @@ def collect(
 def reasons_to_keep(machine: MachinePaths, found: Sequence[Generation], *, with_previous: bool = False) -> list[Kept]:
     """Every reason for which one of the generations must stay."""
     pins = Pins(machine)
-    kept = [reason for lab in Labs(machine).known() for reason in _for_lab(machine, lab, with_previous=with_previous)]
+    labs = Labs(machine).known(all_of_them=True)
+    kept = [reason for lab in labs for reason in _for_lab(machine, lab, with_previous=with_previous)]
     kept += [Kept(one.id, "pinned", who) for one in found if (who := pins.who(one.id)) is not None]
     kept += [Kept(one, "running", str(pid)) for one, pid in running(found)]
     there = {one.id for one in found}

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,9 @@ class Generations:
 
     def _read(self, folder: Path) -> Generation | None:
         try:
-            text = files.read_regular(folder / _COMPLETE, most=_LARGEST_RECORD)
-            return Generation(**json.loads(text), folder=str(folder))
+            document = json.loads(files.read_regular(folder / _COMPLETE, most=_LARGEST_RECORD))
+            known = {item.name: document[item.name] for item in fields(Generation) if item.name in document}
+            return Generation(**{**known, "folder": str(folder)})
         except (OSError, ValueError, TypeError):
             return None
 
@@ -194,14 +195,17 @@ class Generations:
         """The switches of this lab, oldest first; a line torn by a crash is passed over."""
         entries = []
         try:
-            lines = (self._lab.environment / "history.jsonl").read_text(encoding="utf-8").splitlines()
+            file = self._lab.environment / "history.jsonl"
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return ()
         for line in lines:
             try:
-                entries.append(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(entry, dict) and {"who", "why", "to"} <= entry.keys():
+                entries.append(entry)
         return tuple(entries)
 
     def _way_here(self) -> tuple[str, ...]:

@@ -105,8 +105,9 @@ def seal(folder: Path) -> None:
 def read_seal(folder: Path | str) -> Seal:
     """The seal of a generation; an empty one where it has none, as when an older ailab built it."""
     try:
-        return Seal(**json.loads(Path(folder, _SEAL).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        document = json.loads(Path(folder, _SEAL).read_text(encoding="utf-8"))
+        return Seal(document["contents"], document["own"])
+    except (OSError, ValueError, TypeError, KeyError):
         return Seal({}, {})
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ailab import files
 from ailab.paths import LabPaths, MachinePaths, private_folder
+from ailab.unreadable import unreadable
 
 # As long as it may take to see what every lab uses.
 _COLLECT_SECONDS = 600.0
@@ -38,15 +39,19 @@ class Labs:
         path = self._folder / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json"
         files.replace(path, json.dumps({"root": str(root), "generation": generation}))
 
-    def known(self) -> tuple[KnownLab, ...]:
-        """Every lab with what it uses now; the file of one that has gone is removed."""
+    def known(self, *, all_of_them: bool = False) -> tuple[KnownLab, ...]:
+        """Every lab with what it uses now; the file of one that has gone is removed. One whose file cannot be read is
+        passed over; with `all_of_them`, for who takes away what no lab uses, that raises `Unreadable`."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
             try:
                 noted = json.loads(path.read_text(encoding="utf-8"))
                 lab = _seen(KnownLab(Path(noted["root"]), str(noted["generation"])))
-            except (ValueError, KeyError, TypeError, FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError):
                 path.unlink(missing_ok=True)
+            except (ValueError, KeyError, TypeError) as error:
+                if all_of_them:
+                    raise unreadable(str(path), error) from None
             else:
                 found.append(lab)
         return tuple(found)

@@ -193,13 +193,15 @@ class Batch:
         self._new.clear()
 
 
-def collect(store: CodeStore, keep: Collection[str], *, now: float | None = None) -> Collected:
-    """Take away the trees that are not in `keep` (the `code` of every snapshot that counts), and the contents that no
-    tree names any more. What is younger than `YOUNG_SECONDS` stays, and nobody adds meanwhile: so a snapshot that is
-    being taken, or whose job is not written down yet, loses nothing. `now` is in seconds since the epoch."""
+def collect(store: CodeStore, needed: Callable[[], Collection[str]], *, now: float | None = None) -> Collected:
+    """Take away the trees that are not `needed` (the `code` of every snapshot that counts; asked for once nobody can
+    add one), and the contents that no tree names any more. What is younger than `YOUNG_SECONDS` stays, and nobody adds
+    meanwhile: so a snapshot that is being taken, or whose job is not written down yet, loses nothing. `now` is in
+    seconds since the epoch."""
     limit = (time.time() if now is None else now) - YOUNG_SECONDS
     private_folder(store.root)
     with files.locked(store.root / "lock", timeout=_STORE_SECONDS):
+        keep = needed()
         named: set[str] = set()
         going: list[Path] = []
         for file in sorted(store.trees.glob("*.json")):

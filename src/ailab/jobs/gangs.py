@@ -55,6 +55,14 @@ class Member:
         return str(self.role) if self.role == Role.chief else f"{self.role} {self.index}"
 
 
+def check_strategy(strategy: object, workers: object) -> None:
+    """Raises ValueError for what this ailab does not know."""
+    if strategy != "":
+        Strategy(str(strategy))
+    if not isinstance(workers, int) or workers < 1:
+        raise ValueError(f"workers: {workers!r}")
+
+
 def task_prefix(job: int) -> str:
     return f"job-{job}"
 

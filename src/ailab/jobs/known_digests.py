@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ailab import files
 
@@ -21,7 +22,8 @@ class KnownDigests:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._before = (files.read_json(file) or {}).get("digests") or {}
+        known = (files.read_json(file) or {}).get("digests")
+        self._before: dict[str, Any] = known if isinstance(known, dict) else {}
         self._now: dict[str, list[int | str]] = {}
 
     def get(self, path: str, seen: os.stat_result) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-from ailab.runtimes.base import Stored
+from ailab.runtimes.base import Stored, check_words
 
 
 class JobState(StrEnum):
@@ -47,6 +47,14 @@ class After(Stored):
     job: int
     on: str = "ok"
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Raises ValueError for a condition that this ailab does not know."""
+        after = super().from_json(data)
+        if not isinstance(after.job, int) or after.on not in ("ok", "any"):
+            raise ValueError(f"after {after.job!r}: {after.on!r}")
+        return after
+
 
 @dataclass(frozen=True)
 class JobRequest(Stored):
@@ -86,4 +94,8 @@ class JobRequest(Stored):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         after = [After.from_json(one) if isinstance(one, dict) else one for one in data.get("after", ())]
-        return super().from_json({**data, "after": after})
+        request = super().from_json({**data, "after": after})
+        check_words("command", request.command)
+        if not isinstance(request.cwd, str) or not all(isinstance(one, After) for one in request.after):
+            raise TypeError("cwd or after")
+        return request

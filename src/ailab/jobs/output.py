@@ -43,11 +43,14 @@ class Output:
             yield from self._new(task, tail)
             return
         come: SimpleQueue[str | None] = SimpleQueue()
+        failures: list[BaseException] = []
 
         def pass_on(before: str, task: str) -> None:
             try:
                 for line in self._new(task, tail):
                     come.put(before + line)
+            except BaseException as error:
+                failures.append(error)
             finally:
                 come.put(None)
 
@@ -56,6 +59,8 @@ class Output:
         for _task in tasks:
             while (line := come.get()) is not None:
                 yield line
+        if failures:
+            raise failures[0]
 
     def _new(self, task: str, tail: int | None) -> Iterator[str]:
         before = self._followed.get(task)

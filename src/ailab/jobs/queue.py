@@ -5,96 +5,38 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from ailab.errors import Conflict, NotFound, UsageError
-from ailab.events import record
+from ailab.events import last_of, record
 from ailab.i18n import _
-from ailab.jobs.gangs import Member, members, task_prefix
+from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import ENDED, HOLDING, LIVE, After, EndReason, JobRequest, JobState
-from ailab.jobs.scheduling import charge, decayed
+from ailab.jobs.rows import End as End
+from ailab.jobs.rows import Ended as Ended
+from ailab.jobs.rows import Holding as Holding
+from ailab.jobs.rows import Job as Job
+from ailab.jobs.rows import lease_of, used_at, waiting_row
+from ailab.jobs.scheduling import charge
 from ailab.resources.ledger import Capacity, Lease
 from ailab.store import Store
 from ailab.store import jobs as table
 from ailab.store import leases as lease_table
 from ailab.store import usage as usage_table
+from ailab.unreadable import READ_ERRORS, unreadable
 
 _LARGE = {"request", "snapshot"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as it stands in the store. Times are seconds since the epoch."""
-
-    id: int
-    name: str
-    owner: str
-    state: str
-    request: JobRequest
-    snapshot: dict[str, Any] = field(repr=False)
-    priority: int
-    submitted_at: float
-    not_before: float
-    started_at: float | None
-    ended_at: float | None
-    exit_status: int | None
-    reason: str
-    note: str
-    attempt: int
-    failures: int
-    asked: str
-    ports: Sequence[int]
-    repeats: int | None
-    array: int | None
-    part: int | None
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return members(self.id, self.request.strategy, self.request.workers)
-
-    @classmethod
-    def of(cls, row: RowMapping) -> Job:
-        values = {name: row[name] for name in cls.__dataclass_fields__ if name != "request"}
-        return cls(**values, request=JobRequest.from_json(row["request"]))
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What is looked at many times a second of a job that holds leases."""
-
-    id: int
-    state: str
-    attempt: int
-    asked: str
-    started_at: float | None
-    workers: int
-    strategy: str
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return members(self.id, self.strategy, self.workers)
-
-
-@dataclass(frozen=True)
-class End:
-    """How an attempt of a job ended."""
-
-    state: JobState
-    reason: str = ""
-    note: str = ""
-    exit_status: int | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
 
 
 class Jobs:
     """All changes of jobs and of leases. Callers may be on any thread; each call is one transaction."""
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._engine = store.engine
+        self._unreadable = store.unreadable
         # Set when somebody should look at the queue; `_touched` are the jobs that came to it or may have left it.
         self.changed = threading.Event()
         self._touched: set[int] = set()
@@ -145,8 +87,21 @@ class Jobs:
         with self._engine.connect() as connection:
             row = connection.execute(select(table).where(table.c.id == job)).mappings().first()
         if row is None:
-            raise NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
-        return Job.of(row)
+            raise self._not_found(job)
+        try:
+            return Job.of(row)
+        except READ_ERRORS as error:
+            self._unreadable.note(f"jobs {job}", error)
+            raise unreadable(f"jobs {job}", error) from None
+
+    def _not_found(self, job: int) -> NotFound:
+        gone = last_of(self._store, "job-row", task_prefix(job))
+        if gone is None:
+            return NotFound(_("There is no job {id}.").format(id=job), remedy=_("See those there are: ailab jobs"))
+        return NotFound(
+            _("Job {id} was removed on {date}, long after its end.").format(id=job, date=gone["at"][:10]),
+            remedy=_("See those there are: ailab jobs"),
+        )
 
     def find(
         self, *, states: Sequence[str] = (), owner: str = "", name: str = "", array: int | None = None, limit: int = 100
@@ -162,7 +117,8 @@ class Jobs:
         if array is not None:
             query = query.where(table.c.array == array)
         with self._engine.connect() as connection:
-            return [Job.of(row) for row in connection.execute(query).mappings()]
+            rows = list(connection.execute(query).mappings())
+        return self._unreadable.read("jobs", rows, Job.of)
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are in each state."""
@@ -176,6 +132,28 @@ class Jobs:
         with self._engine.connect() as connection:
             return [int(job) for job in connection.execute(query.order_by(table.c.ended_at)).scalars()]
 
+    def ended(self) -> list[Ended]:
+        """All that have ended, the first to end first."""
+        query = select(table.c.id, table.c.ended_at).where(table.c.state.in_(ENDED), table.c.ended_at.is_not(None))
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query.order_by(table.c.ended_at)).mappings())
+        return self._unreadable.read("jobs", rows, lambda row: Ended(int(row["id"]), float(row["ended_at"])))
+
+    def needed(self) -> set[int]:
+        """The jobs that one which has not ended comes after or repeats. Raises `Unreadable` where a row cannot tell."""
+        query = select(table.c.id, table.c.request, table.c.repeats).where(table.c.state.not_in(ENDED))
+        with self._engine.connect() as connection:
+            rows = list(connection.execute(query))
+        needed: set[int] = set()
+        for job, request, repeats in rows:
+            try:
+                needed |= {after.job for after in JobRequest.from_json(request).after}
+            except READ_ERRORS as error:
+                self._unreadable.note(f"jobs {job}", error)
+                raise unreadable(f"jobs {job}", error) from None
+            needed |= set() if repeats is None else {int(repeats)}
+        return needed
+
     def queued(self, among: Collection[int] | None = None) -> list[RowMapping]:
         """What the scheduler needs of those that wait; `request` is left out, which is most of a row."""
         query = select(*(column for column in table.c if column.name not in _LARGE))
@@ -183,7 +161,8 @@ class Jobs:
         if among is not None:
             query = query.where(table.c.id.in_(among))
         with self._engine.connect() as connection:
-            return list(connection.execute(query).mappings())
+            rows = list(connection.execute(query).mappings())
+        return self._unreadable.read("jobs", rows, waiting_row)
 
     def touched(self) -> set[int]:
         """The jobs that came to the queue, or may have left it, since the last call."""
@@ -201,7 +180,8 @@ class Jobs:
         columns = [table.c[name] for name in Holding.__dataclass_fields__]
         query = select(*columns).where(table.c.state.in_(HOLDING)).order_by(table.c.id.desc())
         with self._engine.connect() as connection:
-            return [Holding(**row) for row in connection.execute(query).mappings()]
+            rows = list(connection.execute(query).mappings())
+        return self._unreadable.read("jobs", rows, Holding.of)
 
     def states_of(self, ids: Collection[int]) -> dict[int, str]:
         with self._engine.connect() as connection:
@@ -209,22 +189,25 @@ class Jobs:
             return {int(job): str(state) for job, state in rows}
 
     def after(self, jobs: Collection[int]) -> dict[int, tuple[After, ...]]:
-        """What each of `jobs` comes after."""
+        """What each of `jobs` comes after; one whose row cannot be read is not among them."""
+        query = select(table.c.id, table.c.request).where(table.c.id.in_(jobs))
         with self._engine.connect() as connection:
-            rows = connection.execute(select(table.c.id, table.c.request).where(table.c.id.in_(jobs)))
-            return {int(job): JobRequest.from_json(request).after for job, request in rows}
+            rows = list(connection.execute(query).mappings())
+        read = self._unreadable.read("jobs", rows, lambda row: (int(row["id"]), JobRequest.from_json(row["request"])))
+        return {job: request.after for job, request in read}
 
     def leases(self) -> list[tuple[Lease, float]]:
         """Every lease, and since when it is held."""
         with self._engine.connect() as connection:
             rows = list(connection.execute(select(lease_table)).mappings())
-        return [(Lease.from_json(dict(row)), row["since"]) for row in rows]
+        return self._unreadable.read("leases", rows, lease_of, key="task")
 
     def usage(self, now: float) -> dict[str, float]:
         """What each user has used, as it counts now."""
         with self._engine.connect() as connection:
             rows = list(connection.execute(select(usage_table)).mappings())
-        return {row["owner"]: decayed(row["used"], max(0.0, now - row["at"])) for row in rows}
+        read = self._unreadable.read("usage", rows, lambda row: (row["owner"], used_at(row, now)), key="owner")
+        return dict(read)
 
     def claim(self, job: int, leases: Sequence[Lease], ports: Sequence[int] = ()) -> bool:
         """Give a queued job its leases and ports, one for each of its tasks, and have it started as its next attempt;
@@ -252,6 +235,7 @@ class Jobs:
         with self._engine.begin() as connection:
             if _change(connection, job, (JobState.queued,), values, JobState.stopped, actor=actor):
                 self._touch(job)
+                self._unreadable.forget(f"jobs {job}")
                 return JobState.stopped
             if _change(connection, job, HOLDING, {"asked": asked}, "stopping", actor=actor):
                 self.changed.set()
@@ -321,9 +305,15 @@ class Jobs:
         connection.execute(delete(lease_table).where(lease_table.c.task == task))
         # A clock that was set back in between charges nothing.
         now = time.time()
-        used = charge(Lease.from_json(dict(row)), capacity, max(0.0, now - row["since"]))
         known = connection.execute(select(usage_table).where(usage_table.c.owner == row["owner"])).mappings().first()
-        before = decayed(known["used"], max(0.0, now - known["at"])) if known is not None else 0.0
+        try:
+            lease, since = lease_of(row)
+            used = charge(lease, capacity, max(0.0, now - since))
+            before = used_at(known, now) if known is not None else 0.0
+        except READ_ERRORS as error:
+            # It is given back all the same; only what it has cost is not known.
+            self._unreadable.note(f"leases {task}", error)
+            return
         connection.execute(delete(usage_table).where(usage_table.c.owner == row["owner"]))
         connection.execute(insert(usage_table).values(owner=row["owner"], used=before + used, at=now))
 
@@ -333,10 +323,14 @@ class Jobs:
             connection.execute(update(table).where(table.c.id == job).values(snapshot=dict(snapshot)))
 
     def codes(self) -> set[str]:
-        """The snapshots' code that some job names."""
+        """The snapshots' code that some job names. Raises `Unreadable` where a job's row cannot tell."""
         with self._engine.connect() as connection:
-            rows = list(connection.execute(select(table.c.snapshot, table.c.request)))
-        return {code for kept, request in rows for code in (kept.get("code"), request.get("code")) if code}
+            rows = list(connection.execute(select(table.c.id, table.c.snapshot, table.c.request)))
+        for job, kept, request in rows:
+            if not isinstance(kept, dict) or not isinstance(request, dict):
+                self._unreadable.note(f"jobs {job}", TypeError("snapshot or request"))
+                raise unreadable(f"jobs {job}", "snapshot or request")
+        return {code for _job, kept, request in rows for code in (kept.get("code"), request.get("code")) if code}
 
     def forget(self, before: float, keep: int) -> list[int]:
         """Remove jobs that ended before `before`, but for the newest `keep` of all; the ids of those that are gone."""
@@ -345,6 +339,8 @@ class Jobs:
             old = table.c.state.in_(ENDED) & (table.c.ended_at < before) & table.c.id.not_in(newest)
             ids = [int(job) for job in connection.execute(select(table.c.id).where(old).limit(500)).scalars()]
             connection.execute(delete(table).where(table.c.id.in_(ids)))
+            for job in ids:
+                record(connection, actor="daemon", kind="job-row", subject=task_prefix(job), after="removed")
         return ids
 
 

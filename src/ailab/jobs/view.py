@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ailab import files
+from ailab.i18n import _
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
-from ailab.paths import LabPaths
+from ailab.paths import JOB_REMOVED, LabPaths
 from ailab.resources.ledger import Lease
 
 
@@ -56,7 +58,21 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
         "asked": asked,
         "members": [{"name": one.name, "task": one.task} for one in job.members],
         "log": str(lab.tasks / job.members[0].task / "log"),
+        "files_removed": files_removed(job.id, lab),
     }
+
+
+def files_removed(job: int, lab: LabPaths) -> dict[str, Any] | None:
+    """When and why what the job had left was removed: `at` (ISO 8601) and `why`, `age` or `size`. None where it was
+    not."""
+    found = files.read_json(lab.jobs / str(job) / JOB_REMOVED)
+    return None if found is None else {"at": str(found.get("at", "")), "why": str(found.get("why", ""))}
+
+
+def removed_note(job: int, removed: dict[str, Any]) -> str:
+    return _(
+        "The output and checkpoints of job {id} were removed on {date}; [jobs] in lab.toml says what is kept."
+    ).format(id=job, date=removed["at"][:10])
 
 
 def _waits_for(job: Job, blocked: dict[int, str]) -> str:

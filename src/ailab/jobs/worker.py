@@ -6,23 +6,25 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from sqlalchemy import RowMapping
 
-from ailab.attempts import KeyedPool
+from ailab.attempts import KeyedPool, do_all
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.jobs.ends import LONGEST_PAUSE, TIMEOUT, end_of, is_retried, pause_before, seconds
 from ailab.jobs.gangs import NOT_BEGUN, OVER, Member, is_over, members, needs, of_attempt, span
 from ailab.jobs.model import ENDED, After, EndReason, JobState
 from ailab.jobs.queue import End, Holding, Job, Jobs
-from ailab.jobs.scheduling import Waiting, charge, decide
+from ailab.jobs.scheduling import Start, Waiting, charge, decide
 from ailab.resources.ledger import Capacity, Lease, Need, lease
 from ailab.resources.ports import free_ports
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
+from ailab.unreadable import Unreadable
 
 # From a job and the leases that it was given, one for each of its tasks, to what is run.
 MakeSpecs = Callable[[Job, Sequence[Lease]], Sequence[TaskSpec]]
@@ -81,9 +83,14 @@ class Worker:
         youngest, failure = self._look()
         changed = self._take_in()
         if changed or time.monotonic() >= self._next_plan:
+            # Before the plan: who asks for another one meanwhile gets it.
             self._next_plan = time.monotonic() + PLAN_SECONDS
-            with self._jobs.leasing:
-                self._start()
+            try:
+                with self._jobs.leasing:
+                    self._start()
+            except BaseException:
+                self._next_plan = 0.0
+                raise
         if failure is not None:
             raise failure
         return QUICK_SECONDS if youngest < YOUNG_SECONDS else IDLE_SECONDS
@@ -93,11 +100,16 @@ class Worker:
         touched = self._jobs.touched()
         among = touched if self._loaded else None
         if among is None or touched:
+            # A failure on the way would lose those that were touched: then all are loaded again.
+            self._loaded = False
             for job in touched:
                 self._queue.pop(job, None)
             rows = self._jobs.queued(among)
             after = self._jobs.after([row["id"] for row in rows if row["waits"]])
             for row in rows:
+                if row["waits"] and row["id"] not in after:
+                    # What it comes after cannot be read.
+                    continue
                 gang = members(row["id"], row["strategy"], row["workers"])
                 waits_for = row["not_before"], after.get(row["id"], ())
                 what = _waiting(row), gang, bool(row["strategy"]), row["failures"] > 0
@@ -208,13 +220,26 @@ class Worker:
         plan = decide(now, self.capacity, [held for held, _since in held_now], waiting, usage)
         self.blocked = dict(plan.blocked)
         self.wants_gpus = next(((one.job, one.needs) for one in waiting if one.job == plan.wants_gpus), None)
-        for start in plan.starts:
-            entry = self._queue.pop(start.job)
-            placed = zip(entry.members, entry.waiting.needs, start.gpus, strict=True)
-            given = [lease(self.capacity, one.task, start.owner, need, gpus) for one, need, gpus in placed]
-            ports = free_ports("", len(given)) if entry.meets else []
-            if self._jobs.claim(start.job, given, ports):
-                self._begin(start.job, self._start_tasks)
+        do_all(plan.starts, self._start_one)
+
+    def _start_one(self, start: Start) -> None:
+        """Give a job its leases. It stays in the queue while that fails."""
+        entry = self._queue[start.job]
+        placed = zip(entry.members, entry.waiting.needs, start.gpus, strict=True)
+        given = [lease(self.capacity, one.task, start.owner, need, gpus) for one, need, gpus in placed]
+        ports = free_ports("", len(given)) if entry.meets else []
+        is_claimed = self._can_be_read(start.job) and self._jobs.claim(start.job, given, ports)
+        self._queue.pop(start.job)
+        if is_claimed:
+            self._begin(start.job, self._start_tasks)
+
+    def _can_be_read(self, job: int) -> bool:
+        """A job that ailab cannot read is left as it is: it must not hold what it could not be started with."""
+        try:
+            self._jobs.get(job)
+        except Unreadable:
+            return False
+        return True
 
     def _is_released(self, entry: Entry, states: Mapping[int, str]) -> bool:
         """Whether all that a job comes after have ended; one that did not end as it should have ends this one."""
@@ -223,8 +248,9 @@ class Worker:
             state = states.get(after.job, JobState.done)
             if after.on == "ok" and state in (JobState.failed, JobState.stopped):
                 text = _("Job {id}, which it comes after, ended as {state}.").format(id=after.job, state=state)
-                job = self._jobs.get(entry.waiting.job)
-                self._jobs.end(job, End(JobState.failed, EndReason.never, text), self.capacity)
+                with suppress(Unreadable):
+                    job = self._jobs.get(entry.waiting.job)
+                    self._jobs.end(job, End(JobState.failed, EndReason.never, text), self.capacity)
                 return False
             if state not in ENDED:
                 return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -50,19 +50,38 @@ class Capability(StrEnum):
     images = "images"
 
 
+def _check_kind(item: Field[Any], value: Any) -> None:
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    if default is None or default is MISSING:
+        return
+    kind: Any = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, str if isinstance(default, str) else kind):
+        raise TypeError(f"{item.name} is {type(value).__name__}, not {type(default).__name__}")
+
+
 class Stored:
-    """Data that is kept as JSON. Reading is lenient: a field that an older or newer ailab wrote is passed over."""
+    """Data that is kept as JSON. Reading is lenient: a field that an older or newer ailab wrote is passed over. A value
+    of another kind than the field's default raises `TypeError`."""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        known = {item.name for item in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
-        values = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
-        }
+        values: dict[str, Any] = {}
+        for item in fields(cls):  # type: ignore[arg-type]  # subclasses are dataclasses
+            if item.name not in data:
+                continue
+            value = data[item.name]
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+            _check_kind(item, values[item.name])
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)  # type: ignore[call-overload,no-any-return]  # subclasses are dataclasses
+
+
+def check_words(name: str, words: object) -> None:
+    """Raises `TypeError` unless `words` are texts, at least one."""
+    if not isinstance(words, tuple) or not words or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"{name} is no list of words")
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,12 @@ class TaskSpec(Stored):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         mounts = [Mount.from_json(one) if isinstance(one, dict) else one for one in data.get("mounts", ())]
-        return super().from_json({**data, "mounts": mounts})
+        spec = super().from_json({**data, "mounts": mounts})
+        check_words("command", spec.command)
+        TaskKind(spec.kind)
+        if not isinstance(spec.id, str) or not isinstance(spec.environment, dict):
+            raise TypeError("id or environment")
+        return spec
 
 
 @dataclass(frozen=True)

@@ -153,10 +153,12 @@ class DockerRuntime(Runtime):
         folder = self._of(task_id)
         kept = task_files.read_kept(folder)
         if kept is None:
-            return Seen(TaskState.absent)
+            return task_files.unknown(folder, "spec.json") or Seen(TaskState.absent)
         attempt = kept["attempt"]
         if (ended := task_files.read_end(folder, attempt)) is not None:
             return ended
+        if (broken := task_files.unknown(folder, "exit.json")) is not None:
+            return broken
         child = self._child(folder, attempt)
         if child is not None:
             return self._running(child, kept)
@@ -174,7 +176,7 @@ class DockerRuntime(Runtime):
     def _child(self, folder: Path, attempt: int) -> dict[str, Any] | None:
         """Who runs, if the process that was started is there still."""
         child = files.read_json(folder / "child.json")
-        if child is None or child["attempt"] != attempt or child["start_time"] is None:
+        if child is None or child.get("attempt") != attempt or child.get("start_time") is None:
             return None
         return child if processes.start_time(child["pid"]) == child["start_time"] else None
 

@@ -27,11 +27,14 @@ from ailab.runtimes.base import Limits, Runtime, Seen, Site, TaskSpec, TaskState
 from ailab.runtimes.limits import variables_under
 from ailab.runtimes.pinning import Pins
 from ailab.runtimes.terminal import LocalTerminal, Terminal
+from ailab.unreadable import unreadable
 from ailab.waiting import wait_for
 
 _SHIM = Path(__file__).with_name("shim.py")
 START_SECONDS = 10.0
 KILL_SECONDS = 10.0
+# How long a task may take to end whose specification cannot be read any more.
+DAMAGED_SECONDS = 60.0
 
 
 class ProcessRuntime(Runtime):
@@ -57,6 +60,8 @@ class ProcessRuntime(Runtime):
             seen = self.poll(spec.id)
             if seen.state == TaskState.running or task_files.has_had(seen, spec):
                 return seen
+            if seen.state == TaskState.unknown:
+                raise unreadable(spec.id, seen.reason)
             self._end_marked(folder)
             for name in ("child.json", "exit.json", "grace"):
                 (folder / name).unlink(missing_ok=True)
@@ -83,21 +88,24 @@ class ProcessRuntime(Runtime):
         folder = self._of(task_id)
         kept = task_files.read_kept(folder)
         if kept is None:
-            return Seen(TaskState.absent)
+            return task_files.unknown(folder, "spec.json") or Seen(TaskState.absent)
         # The lock is looked at before the files: a task that ends in between is then seen as ended.
         alive = files.is_locked(folder / "lock")
         attempt = kept["attempt"]
         if (ended := task_files.read_end(folder, attempt)) is not None:
             return ended
+        if (broken := task_files.unknown(folder, "exit.json", "child.json")) is not None:
+            return broken
         child = files.read_json(folder / "child.json")
-        if child is None or child["attempt"] != attempt:
+        if child is None or child.get("attempt") != attempt:
             if alive:
                 return Seen(TaskState.starting, attempt=attempt)
             return Seen(TaskState.exited, reason=self._why_no_shim(folder), exit_status=126, attempt=attempt)
+        pid, started_at = child.get("pid"), child.get("started_at")
+        if not isinstance(pid, int) or not isinstance(started_at, str):
+            return Seen(TaskState.unknown, reason=f"{folder / 'child.json'}: pid, started_at", attempt=attempt)
         if alive:
-            pid = child["pid"]
-            account = processes.account_of(pid)
-            return Seen(TaskState.running, pid, account, child["started_at"], attempt=attempt)
+            return Seen(TaskState.running, pid, processes.account_of(pid), started_at, attempt=attempt)
         return self._bury(folder, kept, child)
 
     def spec(self, task_id: str) -> TaskSpec | None:
@@ -140,16 +148,17 @@ class ProcessRuntime(Runtime):
 
     def stop(self, task_id: str, *, grace: float | None = None) -> Seen:
         seen = self.poll(task_id)
-        if seen.state not in (TaskState.running, TaskState.starting):
+        if seen.state in (TaskState.absent, TaskState.exited):
             return seen
         folder, spec = self._of(task_id), self.spec(task_id)
-        assert spec is not None, "what runs has been started"
         if grace is not None:
             files.replace(folder / "grace", str(grace), mode=0o600)
         shim = files.holder(folder / "lock")
         if shim is not None:
             processes.signal_all([shim], signal.SIGTERM)
-        patience = (spec.grace if grace is None else grace) + KILL_SECONDS
+        # The shim keeps to the specification that it has read, though the file may be damaged since.
+        usual = spec.grace if spec is not None else DAMAGED_SECONDS
+        patience = (usual if grace is None else grace) + KILL_SECONDS
         what = _("{task} to end").format(task=task_id)
         wait_for(lambda: not files.is_locked(folder / "lock"), timeout=patience, what=what, first=0.01)
         return self.poll(task_id)

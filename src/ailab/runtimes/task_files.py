@@ -12,6 +12,7 @@ from ailab import files
 from ailab.errors import UsageError
 from ailab.i18n import _
 from ailab.runtimes.base import Seen, TaskSpec, TaskState
+from ailab.unreadable import READ_ERRORS
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # What `exit.json` says nothing of: who ran, which has ended.
@@ -32,8 +33,25 @@ def ids(tasks: Path) -> list[str]:
 
 
 def read_kept(folder: Path) -> dict[str, Any] | None:
-    """`spec.json`: the specification, the attempt, what the runtime adds for itself; None before the first start."""
-    return files.read_json(folder / "spec.json")
+    """`spec.json`: the specification, the attempt, what the runtime adds for itself; None before the first start, and
+    where it cannot be read (`unknown`)."""
+    kept = files.read_json(folder / "spec.json")
+    return kept if kept is not None and "spec" in kept and _is_readable(kept) else None
+
+
+def _is_readable(kept: dict[str, Any]) -> bool:
+    return isinstance(kept.get("attempt"), int) and isinstance(kept.get("spec", {}), dict)
+
+
+def unknown(folder: Path, *names: str) -> Seen | None:
+    """How a task is of which one of the named files is there and cannot be read: it may run or not, and its end may
+    have been written down, so nothing is concluded. None where all can be."""
+    for name in names:
+        document = files.read_json(folder / name)
+        lacks = document is None or not _is_readable(document) or (name == "spec.json" and "spec" not in document)
+        if lacks and (folder / name).exists():
+            return Seen(TaskState.unknown, reason=_("{file} cannot be read.").format(file=folder / name))
+    return None
 
 
 def write_kept(folder: Path, kept: dict[str, Any]) -> None:
@@ -42,13 +60,21 @@ def write_kept(folder: Path, kept: dict[str, Any]) -> None:
 
 def read_spec(folder: Path) -> TaskSpec | None:
     kept = read_kept(folder)
-    return None if kept is None else TaskSpec.from_json(kept["spec"])
+    try:
+        return None if kept is None else TaskSpec.from_json(kept["spec"])
+    except READ_ERRORS:
+        return None
 
 
 def read_end(folder: Path, attempt: int) -> Seen | None:
     """How that attempt ended; None while it has not, or before that has been written down."""
     end = files.read_json(folder / "exit.json")
-    return Seen.from_json({"state": TaskState.exited, **end}) if end is not None and end["attempt"] == attempt else None
+    if end is None or end.get("attempt") != attempt:
+        return None
+    try:
+        return Seen.from_json({**end, "state": TaskState.exited})
+    except READ_ERRORS as error:
+        return Seen(TaskState.unknown, reason=f"{folder / 'exit.json'}: {error}", attempt=attempt)
 
 
 def write_end(folder: Path, seen: Seen) -> Seen:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ailab.errors import NotFound
 from ailab.jobs.model import ENDED, JobState
 from ailab.jobs.queue import Holding, Job, Jobs
+from ailab.unreadable import Unreadable
 
 # A job has a run once it has run for so long, or has ended.
 YOUNG_SECONDS = 3.0
@@ -58,7 +59,7 @@ class DueJobs:
         for number in numbers:
             try:
                 job = self._jobs.get(number)
-            except NotFound:
+            except (NotFound, Unreadable):
                 job = None
             if job is not None and (job.started_at is not None or job.state not in ENDED):
                 found.append(job)

@@ -46,8 +46,14 @@ class Writer:
         self._folder = folder
 
     def written(self, key: str) -> Written:
+        """Nothing of a file of another form: what is written twice MLflow keeps once."""
         known = files.read_json(self._folder / f"{key}.json") or {}
-        return Written(**{name: value for name, value in known.items() if name in Written.__dataclass_fields__})
+        kinds = {name: type(value) for name, value in asdict(Written()).items()}
+        mine = {name: value for name, value in known.items() if name in kinds}
+        fits = all(
+            isinstance(value, (int, float) if kinds[name] is float else kinds[name]) for name, value in mine.items()
+        )
+        return Written(**mine) if fits else Written()
 
     def write(self, one: Tracked) -> Written:
         """Bring the run up to what is reported now. May be called again at any time, also after a kill in its middle:

@@ -122,6 +122,8 @@ def repeated(parts: Parts, user: str, job: int) -> dict[str, Any]:
             remedy=_("It is when a job starts; submit it anew with: ailab run"),
         )
     parts.lab.generations.get(generation)
+    # Nobody collects it before the new job is written down.
+    CodeStore(parts.lab.paths.snapshots).use_anew(code)
     again = replace(before.request, code=code, generation=generation, after=(), not_before=0.0)
     ids = parts.jobs.submit([again], owner=user, actor=user, snapshot=before.snapshot, repeats=job)
     return {"schedule": None, "jobs": ids}
