@@ -22,6 +22,8 @@ from ailab.paths import private_folder
 from ailab.waiting import TimedOut, interrupted_by, wait_for
 
 DAEMON_SECONDS = 30.0
+# A daemon that leaves waits for what its loops are doing, but not for ever.
+LEAVE_SECONDS = 20.0
 SERVICES_SECONDS = 90.0
 OTHER_UP_SECONDS = 3600.0
 GIVE_UP_AFTER_STARTS = 3
@@ -89,11 +91,10 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
     shutdown.wait_for_other_down(lab)
     shutdown.refuse_if_stopped(lab, mark)
     running = daemon_status(lab.client)
-    if running is not None and running.get("build") == build_of(lab):
+    if running is not None and running.get("build") == build_of(lab) and not _has_lost_loops(running):
         return
     if running is not None:
-        lab.client.post("/api/leave")
-        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=DAEMON_SECONDS, what=_("the old daemon to leave"))
+        shutdown.end_daemon(lab, "/api/leave", LEAVE_SECONDS)
     process = start_detached(
         [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root, "--mark", str(mark)],
         log=lab.paths.daemon_log,
@@ -116,6 +117,11 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
             detail=tail(lab.paths.daemon_log),
         )
+
+
+def _has_lost_loops(status: dict[str, Any]) -> bool:
+    """Whether a loop of the daemon has ended or is stuck, which only another daemon repairs."""
+    return any(loop["state"] in ("dead", "stuck") for loop in status.get("loops", ()))
 
 
 def _answers(client: Client) -> bool:
@@ -155,7 +161,8 @@ def wait_until_ready(lab: Lab, tell: Tell) -> dict[str, Any]:
             task["name"] for task in document["tasks"] if task["kind"] == "service" and task["state"] != "running"
         ]
         tell(", ".join(waiting) or _("the hub answers soon"))
-        return document if document["state"] == "ready" else None
+        # With all that runs a failing loop of the daemon keeps nobody out; `status` names it.
+        return document if document["state"] == "ready" or (document["state"] == "degraded" and not waiting) else None
 
     try:
         return wait_for(look, timeout=SERVICES_SECONDS, what=_("the lab's services"), first=0.05)

@@ -109,18 +109,19 @@ def stop_lab(lab: Lab) -> list[str]:
     """
     with _one_stop(lab, marked=True):
         running = running_tasks(lab)
-        _end_daemon(lab)
+        # It stops the tasks by itself, and judges none of them.
+        end_daemon(lab, "/api/down", STOP_SECONDS)
         _stop_tasks(lab)
         return running
 
 
-def _end_daemon(lab: Lab) -> None:
+def end_daemon(lab: Lab, address: str, patience: float) -> None:
+    """Ask the daemon at `address` of its API to end; one that has not after `patience` seconds is killed."""
     lock = lab.paths.run / "daemon.lock"
     ended = _("the daemon to end")
     with suppress(AilabError):
-        # It stops the tasks by itself, and judges none of them. One that is slow or broken is ended below.
-        Client(lab.paths.daemon_socket, timeout=STOP_SECONDS).post("/api/down")
-        wait_for(lambda: not files.is_locked(lock), timeout=STOP_SECONDS, what=ended)
+        Client(lab.paths.daemon_socket, timeout=patience).post(address)
+        wait_for(lambda: not files.is_locked(lock), timeout=patience, what=ended)
         return
 
     def is_gone() -> bool:

@@ -23,7 +23,6 @@ from ailab.runtimes.base import TaskSpec, Usage
 from ailab.runtimes.process import ProcessRuntime
 from ailab.runtimes.reasons import GPUS_LOST
 from ailab.store import Store
-from ailab.waiting import wait_for
 
 NAME = "workspace-li"
 
@@ -144,14 +143,6 @@ def test_what_comes_back_by_itself_is_no_fault_any_more(ward: Ward, server: Serv
     ward.runtime.lost_in = 0
     ward.look()
     assert ward.supervisor.task(NAME).fault is None
-
-
-def test_looks_are_a_minute_apart_and_beside_the_loop(ward: Ward) -> None:
-    ward.healing.look()
-    assert ward.supervisor.task(NAME).fault is None, "not at once"
-    ward.time = LOOK_SECONDS
-    ward.healing.look()
-    wait_for(lambda: ward.supervisor.task(NAME).fault, timeout=10, what="the look")
 
 
 def test_idleness_as_the_server_tells_it(paths: LabPaths, server: Server) -> None:

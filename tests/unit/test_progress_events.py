@@ -14,7 +14,7 @@ from ailab.access.users import Users
 from ailab.cli.events import _why
 from ailab.daemon.mlflow_service import MlflowService
 from ailab.daemon.parts import Parts
-from ailab.daemon.progress_events import LOOK_SECONDS, ProgressEvents
+from ailab.daemon.progress_events import ProgressEvents
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
 from ailab.i18n import use_language
@@ -54,7 +54,6 @@ class Training:
     def look(self, now: float) -> list[tuple[str, str]]:
         """What events there are after a look at `now`, the oldest first."""
         self.patch.setattr(time, "time", lambda: now)
-        self.watch._next = 0.0
         self.watch.look()
         found = [one for one in events.newest(self.parts.lab.store, 50)[::-1] if one["kind"] == "progress"]
         return [(one["after"], _why(one)) for one in found]
@@ -88,13 +87,6 @@ def test_a_daemon_that_comes_after_does_not_tell_it_again(training: Training) ->
 def test_what_an_attempt_before_has_left_is_not_told_of_this_one(training: Training) -> None:
     training.report(training.started - 5, loss="NaN")
     assert training.look(training.started + 3600) == []
-
-
-def test_it_looks_now_and_then(training: Training) -> None:
-    training.report(training.started + 1, loss="NaN")
-    training.watch._next = time.monotonic() + LOOK_SECONDS
-    training.watch.look()
-    assert [one for one in events.newest(training.parts.lab.store, 50) if one["kind"] == "progress"] == []
 
 
 def test_in_the_readers_language(training: Training) -> None:

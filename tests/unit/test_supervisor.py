@@ -146,4 +146,4 @@ def test_a_running_task_keeps_its_specification_a_stopped_one_gets_the_new(super
 
 
 def test_failures_are_followed_by_growing_pauses() -> None:
-    assert [pause_after(failures) for failures in range(9)] == [0, 0, 1, 2, 4, 8, 16, 30, 30]
+    assert [pause_after(failures) for failures in range(9)] == [0, 0, 1, 2, 4, 8, 10, 10, 10]

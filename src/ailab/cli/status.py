@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -77,11 +78,24 @@ def as_text(document: dict[str, Any]) -> str:
     for one in (document, *document["tasks"]):
         if one.get("note"):
             lines += ["", *textwrap.wrap(one["note"], _COLUMNS)]
+    for sentence in _faults(document):
+        lines += ["", *textwrap.wrap(sentence, _COLUMNS)]
     if document["mlflow"]["note"]:
         lines += ["", *textwrap.wrap(_("MLflow: {note}").format(note=document["mlflow"]["note"]), _COLUMNS)]
     if document["state"] == "stopped":
         lines += ["", _("Start it: ailab up")]
     return "\n".join(lines)
+
+
+def _faults(document: dict[str, Any]) -> Iterator[str]:
+    """What fails in the daemon, and which of its loops has ended."""
+    for fault in document["faults"]:
+        yield _("{what} fails since {since}: {reason}").format(
+            what=fault["what"], since=fault["since"], reason=fault["error"]
+        )
+    for loop in document["loops"]:
+        if loop["state"] == "dead":
+            yield _("The loop {name} of the daemon has ended. Repair it: ailab up").format(name=loop["name"])
 
 
 def _environment(environment: dict[str, Any] | None) -> str:

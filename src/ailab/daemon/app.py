@@ -19,6 +19,8 @@ def local_api(parts: Parts) -> FastAPI:
     app.state.parts = parts
     for noun in (lab, tasks, workspaces, people, jobs):
         app.include_router(noun.router, prefix="/api")
+    # The address at which a monitor looks first.
+    app.get("/health", tags=["lab"])(lab.health)
     answer_errors(app)
     name_full_disks(app, parts.lab)
     return app

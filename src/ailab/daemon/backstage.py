@@ -16,6 +16,7 @@ from ailab.daemon.disk_answers import name_full_disks
 from ailab.daemon.job_views import job_list, job_log, lease_view, one_job
 from ailab.daemon.parts import Parts
 from ailab.daemon.routes.jobs import repeated, submitted
+from ailab.daemon.status import is_well
 from ailab.errors import NotFound
 from ailab.jobs.output import Output
 from ailab.portal.app import create_portal
@@ -39,6 +40,9 @@ class DaemonBackstage:
 
     def status(self) -> dict[str, Any]:
         return self._parts.status()
+
+    def is_well(self) -> bool:
+        return is_well(self._parts.health())
 
     def events(self, limit: int) -> list[dict[str, Any]]:
         return events.newest(self._parts.lab.store, limit)

@@ -41,9 +41,9 @@ class EnvironmentWatch:
                 self._note(before, self._generation)
             self._target = target
         if self._generation is not None and time.monotonic() >= self._compile_at:
-            self._compile_at = float("inf")
             if not bytecode.is_compiled(self._generation):
                 self._supervisor.want(_compile_spec(self._generation), owner="", actor="daemon")
+            self._compile_at = float("inf")
 
     def _note(self, before: Generation | None, after: Generation | None) -> None:
         switch: dict[str, Any] = next(reversed(self._lab.generations.history()), {})

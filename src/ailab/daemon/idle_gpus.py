@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,34 +14,21 @@ from ailab.daemon.supervisor import Task
 from ailab.i18n import _
 from ailab.jobs.yielding import Holder, Moves, free_gpus, moves
 from ailab.runtimes.base import TaskState
-from ailab.waiting import begin
 
 LOOK_SECONDS = 10.0
 ASKED, KEPT, LENT, RETURNED = "gpus-asked", "gpus-kept", "gpus-lent", "gpus-returned"
 
 
 class IdleGpus:
-    """Looks every `LOOK_SECONDS`, beside the loop that asks it to. Notice is kept in memory: a daemon that starts anew
-    gives it anew."""
+    """Notice is kept in memory: a daemon that has just started gives it again."""
 
     def __init__(self, parts: Parts, clock: Callable[[], float] = time.monotonic) -> None:
         self._parts = parts
         self._resources = parts.lab.settings.resources
         self._clock = clock
-        self._next = clock()
-        self._looking: Future[None] | None = None
         self._idleness = Idleness(parts.lab.paths, parts.lab.runtime, clock)
         # Since when a workspace has notice, and in which words.
         self._told: dict[str, tuple[float, str]] = {}
-
-    def look(self) -> None:
-        """Begin the next look if it is time for one. Raises what went wrong in the last."""
-        if self._looking is not None and self._looking.done():
-            ended, self._looking = self._looking, None
-            ended.result()
-        if self._resources.own_gpus and self._looking is None and self._clock() >= self._next:
-            self._next = self._clock() + LOOK_SECONDS
-            self._looking = begin(self.decide)
 
     def decide(self) -> None:
         """One look, and what follows from it. Takes as long as workspaces take to stop."""

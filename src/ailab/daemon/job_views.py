@@ -9,6 +9,7 @@ from typing import Any
 
 from ailab.daemon.comparison import curves_of, links
 from ailab.daemon.parts import Parts
+from ailab.i18n import _
 from ailab.jobs import progress
 from ailab.jobs.model import JobState
 from ailab.jobs.output import Output
@@ -58,7 +59,11 @@ def progress_file(parts: Parts, job: int) -> Path:
 
 
 def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:
-    shown = job_json(job, blocked, parts.lab.paths) | {"progress": None, "troubles": []}
+    failing = parts.worker.error(job.id)
+    troubles = (
+        [_("Starting or stopping it fails and is tried again: {reason}").format(reason=failing)] if failing else []
+    )
+    shown = job_json(job, blocked, parts.lab.paths) | {"progress": None, "troubles": troubles}
     if job.started_at is None:
         return shown
     reported = progress.read(progress_file(parts, job.id), progress.TAIL_BYTES)
@@ -71,7 +76,7 @@ def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:
         "text": progress.bar(reported, 60),
     }
     if job.state == JobState.running:
-        shown["troubles"] = [event.sentence() for event in progress.events_of(reported, time.time())]
+        shown["troubles"] += [event.sentence() for event in progress.events_of(reported, time.time())]
     return shown
 
 

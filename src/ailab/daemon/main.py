@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -13,11 +14,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ailab import files
-from ailab.daemon.job_loop import JobLoop
-from ailab.daemon.loops import ReconcileLoop
+from ailab import __version__, files
+from ailab.daemon.log_file import LogFile, keep_log
+from ailab.daemon.loops import loops_of
 from ailab.daemon.parts import Parts
-from ailab.daemon.tracking_loop import TrackingLoop
 from ailab.daemon.workspace_leases import with_own_gpus
 from ailab.errors import AilabError
 from ailab.lab import Lab
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     import uvicorn
 
 TICK_SECONDS = 1.0
+WATCH_SECONDS = 2.0
 # Who asks waits for a thread that works, as the one that plans, at each of some steps: at most so long, not 5 ms.
 SWITCH_SECONDS = 0.001
+
+logger = logging.getLogger("ailab.daemon")
 
 
 def main() -> None:
@@ -53,7 +56,11 @@ def main() -> None:
     # After the lock: `down` changes the mark first, and looks who holds the lock then.
     if arguments.mark not in (None, stop_mark(lab.paths)):
         sys.exit(3)
-    serve(lab)
+    log = keep_log(lab.paths.daemon_log)
+    logger.info("daemon of ailab %s starts with pid %d for the lab %s", __version__, os.getpid(), lab.paths.root)
+    serve(lab, log)
+    logger.info("daemon with pid %d has ended", os.getpid())
+    log.close()
 
 
 def hold(path: Path) -> bool:
@@ -70,7 +77,7 @@ def hold(path: Path) -> bool:
     return True
 
 
-def serve(lab: Lab) -> None:
+def serve(lab: Lab, log: LogFile) -> None:
     """Start the tasks first, then the (slower to import) web applications beside them."""
     import uvloop
 
@@ -79,15 +86,12 @@ def serve(lab: Lab) -> None:
     renew_workspaces(parts)
     want_services(parts)
     parts.mlflow.begin()
-    loops = [ReconcileLoop(parts), JobLoop(parts), TrackingLoop(parts)]
-    for loop in loops:
-        loop.start()
+    parts.loops.start(loops_of(parts))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: parts.leave())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_applications(parts))
-    for loop in loops:
-        loop.join(5)
+        runner.run(_serve_applications(parts, log))
+    parts.loops.join(5)
     parts.supervisor.close()
     parts.worker.close()
 
@@ -115,13 +119,13 @@ def renew_workspaces(parts: Parts) -> None:
             return with_own_gpus(parts, workspace_of(parts.lab, user, port, spec.environment))
         except AilabError as refused:
             # As when its image is not built yet: it is told when the person starts it.
-            print(f"{spec.id}: {refused.message} {refused.remedy}", file=sys.stderr, flush=True)
+            logger.warning("%s: %s %s", spec.id, refused.message, refused.remedy)
             return spec
 
     parts.supervisor.revise(renewed)
 
 
-async def _serve_applications(parts: Parts) -> None:
+async def _serve_applications(parts: Parts, log: LogFile) -> None:
     import uvicorn
 
     from ailab.daemon.app import local_api
@@ -132,18 +136,30 @@ async def _serve_applications(parts: Parts) -> None:
         (portal_application(parts), parts.lab.paths.portal_socket),
         (local_api(parts), parts.lab.paths.daemon_socket),
     ):
-        config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off", ws="none")
+        config = uvicorn.Config(
+            application, log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none"
+        )
         server = _quiet_server(config, leaving)
         server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # two servers, one process: ours are set
         servers.append((server, listen(path)))
     serving = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+    watching = asyncio.create_task(_watch(parts, log))
     gc.enable()
     await asyncio.to_thread(parts.leaving.wait)
+    watching.cancel()
     await asyncio.sleep(0.1)  # the answer to the request that told us to leave
     for server, _sock in servers:
         server.should_exit = True
     leaving.set()
     await asyncio.gather(*serving)
+
+
+async def _watch(parts: Parts, log: LogFile) -> None:
+    """The watchdog of the loops. It is in the main thread: without that there is no daemon."""
+    while True:
+        parts.loops.look()
+        log.tend()
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 def _quiet_server(config: uvicorn.Config, leaving: asyncio.Event) -> uvicorn.Server:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 from contextlib import suppress
 from enum import StrEnum
@@ -15,7 +14,7 @@ from ailab import files
 from ailab.access import tools
 from ailab.access.services import MLFLOW_PREFIX, mlflow_spec
 from ailab.daemon.supervisor import Supervisor
-from ailab.errors import AilabError, NotFound, NotRunning
+from ailab.errors import NotFound, NotRunning
 from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.paths import private_folder
@@ -76,9 +75,9 @@ class MlflowService:
         """Install it where that is still to be done, and it is time."""
         if not self.is_on or time.monotonic() < self._install_at:
             return
-        self._install_at = time.monotonic() + AGAIN_SECONDS
         if tools.mlflow_python(self._lab.machine) is None and not self._lab.machine.image.exists():
             self._supervisor.want(_install_spec(self._lab), owner="", actor="daemon")
+        self._install_at = time.monotonic() + AGAIN_SECONDS
 
     def need(self) -> bool:
         """Have it run; whether it will, which it cannot before it is installed."""
@@ -132,28 +131,46 @@ class MlflowService:
             return TaskState.absent
 
 
-class Bell(threading.Thread):
+class Bell:
     """Who imports MLflow's client in a task connects here when the server does not answer: that starts it."""
 
-    def __init__(self, lab: Lab, service: MlflowService, leaving: threading.Event) -> None:
-        super().__init__(name="bell", daemon=True)
+    def __init__(self, lab: Lab, service: MlflowService) -> None:
         self._service = service
-        self._leaving = leaving
         self._path = lab.paths.mlflow_bell
+        self._listening: socket.socket | None = None
 
-    def run(self) -> None:
+    def answer(self) -> None:
+        """Answer one visitor, if one comes within a second."""
+        try:
+            if self._listening is None:
+                self._listening = self._listen()
+            visitor, _address = self._listening.accept()
+        except TimeoutError:
+            return
+        except OSError:
+            if self._listening is not None:
+                self._listening.close()
+                self._listening = None
+            raise
+        with visitor:
+            answer = b"yes\n" if self._service.need() else b"no\n"
+            with suppress(OSError):
+                visitor.settimeout(1.0)
+                visitor.sendall(answer)
+
+    def _listen(self) -> socket.socket:
+        private_folder(self._path.parent)
         self._path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as bell:
+        bell = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
             bell.bind(str(self._path))
             self._path.chmod(0o600)
             bell.listen(16)
             bell.settimeout(1.0)
-            while not self._leaving.is_set():
-                with suppress(OSError, AilabError):
-                    visitor, _address = bell.accept()
-                    with visitor:
-                        visitor.settimeout(1.0)
-                        visitor.sendall(b"yes\n" if self._service.need() else b"no\n")
+        except BaseException:
+            bell.close()
+            raise
+        return bell
 
 
 def _install_spec(lab: Lab) -> TaskSpec:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ailab.access.users import Users
 from ailab.client import UnixConnection
+from ailab.daemon.loop import Loops
 from ailab.daemon.mlflow_service import MlflowService
 from ailab.daemon.status import Measured
 from ailab.daemon.supervisor import Supervisor
@@ -37,6 +38,7 @@ class Parts:
     worker: Worker
     mlflow: MlflowService
     leaving: threading.Event = field(default_factory=threading.Event)
+    loops: Loops = field(default_factory=Loops)
 
     @classmethod
     def of(cls, lab: Lab) -> Parts:
@@ -53,8 +55,16 @@ class Parts:
 
     def status(self) -> dict[str, Any]:
         tasks = [task.to_json() for task in self.supervisor.tasks()]
-        document = self.measured.document(tasks, hub_answers=hub_answers(self.lab.paths.hub_socket))
+        answers = hub_answers(self.lab.paths.hub_socket)
+        document = self.measured.document(tasks, self.health(), hub_answers=answers)
         return document | {"mlflow": self.mlflow.state(), "build": build_of(self.lab)}
+
+    def health(self) -> dict[str, Any]:
+        """The daemon's loops, and all that fails now, each with `what`, `error`, `failures` in a row and `since`."""
+        loops = self.loops.to_json()
+        faults = [fault for loop in loops for fault in loop["faults"]]
+        faults += [*self.supervisor.faults(), *self.worker.faults()]
+        return {"loops": loops, "faults": faults}
 
 
 def capacity_of(machine: Machine) -> Capacity:

@@ -16,18 +16,14 @@ LOOK_SECONDS = 30.0
 
 
 class ProgressEvents:
-    """Looks every `LOOK_SECONDS` at what the jobs that run have reported."""
+    """Looks at what the jobs that run have reported."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._next = 0.0
         # The troubles of each attempt that are told, by job and attempt.
         self._told: dict[tuple[int, int], set[str]] = {}
 
     def look(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + LOOK_SECONDS
         running = self._parts.jobs.find(states=(JobState.running,), limit=1_000_000)
         self._told = {(job.id, job.attempt): self._told.get((job.id, job.attempt), set()) for job in running}
         for job in running:

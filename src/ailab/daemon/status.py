@@ -7,6 +7,7 @@ from typing import Any
 
 from ailab import __version__
 from ailab.access.services import web_url
+from ailab.daemon.loop import LoopState
 from ailab.environments.generations import Generation
 from ailab.environments.open_kernels import open_kernels
 from ailab.lab import Lab
@@ -37,17 +38,23 @@ def environment_json(generation: Generation | None) -> dict[str, Any] | None:
     }
 
 
-def overall(tasks: list[dict[str, Any]], *, hub_answers: bool) -> str:
-    """The lab's state from its services': ready when each runs and the hub answers."""
+def overall(tasks: list[dict[str, Any]], *, hub_answers: bool, is_well: bool = True) -> str:
+    """The lab's state: ready when each service runs, the hub answers and the daemon is well; degraded when one of its
+    loops fails, is stuck or has ended."""
     services = [task for task in tasks if task["kind"] == "service"]
     running = [task["state"] == TaskState.running for task in services]
     if services and all(running) and hub_answers:
-        return "ready"
+        return "ready" if is_well else "degraded"
     if not any(running):
         return "stopped" if not any(task["state"] == TaskState.starting for task in services) else "starting"
     if any(task["attempt"] > 1 and task["state"] != TaskState.running for task in services):
         return "degraded"
     return "starting"
+
+
+def is_well(health: dict[str, Any]) -> bool:
+    """Whether every loop of the daemon runs, and nothing fails."""
+    return not health["faults"] and all(loop["state"] == LoopState.running for loop in health["loops"])
 
 
 def stopped_status(lab: Lab) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def stopped_status(lab: Lab) -> dict[str, Any]:
     # Jobs that have ended are kept by the thousand.
     tasks = [task for task in known if task["kind"] != TaskKind.job or task["state"] == TaskState.running]
     alive = any(task["state"] == TaskState.running for task in tasks)
-    return _document(lab, "degraded" if alive else "stopped", tasks, machine=None)
+    return _document(lab, "degraded" if alive else "stopped", tasks, None, {"loops": [], "faults": []})
 
 
 def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:
@@ -75,7 +82,12 @@ def _kernels(lab: Lab, current: Generation | None) -> list[dict[str, Any]]:
 
 
 def _document(
-    lab: Lab, state: str, tasks: list[dict[str, Any]], machine: Machine | None, silence: str = ""
+    lab: Lab,
+    state: str,
+    tasks: list[dict[str, Any]],
+    machine: Machine | None,
+    health: dict[str, Any],
+    silence: str = "",
 ) -> dict[str, Any]:
     section, current = lab.settings.lab, lab.generations.current()
     return {
@@ -89,6 +101,7 @@ def _document(
         "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
         "tasks": tasks,
         "note": silence,
+        **health,
         "mlflow": {"state": "off", "note": ""},
     }
 
@@ -103,10 +116,12 @@ class Measured:
         self._taken: dict[str, tuple[float, float]] = {}
         self._shown: dict[str, dict[str, Any]] = {}
 
-    def document(self, tasks: list[dict[str, Any]], *, hub_answers: bool) -> dict[str, Any]:
+    def document(self, tasks: list[dict[str, Any]], health: dict[str, Any], *, hub_answers: bool) -> dict[str, Any]:
+        """The status document; `health` as `Parts.health` has it."""
         tasks = [task | self.usage(task["id"], task["state"]) for task in tasks]
-        state, silence = overall(tasks, hub_answers=hub_answers), silence_note(self._lab.runtime.silence())
-        return _document(self._lab, state, tasks, self.machine, silence)
+        state = overall(tasks, hub_answers=hub_answers, is_well=is_well(health))
+        silence = silence_note(self._lab.runtime.silence())
+        return _document(self._lab, state, tasks, self.machine, health, silence)
 
     def usage(self, task_id: str, state: str) -> dict[str, Any]:
         """What a task uses: of the CPU in percent of one, since the look before; null where nothing is measured yet."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, insert, select, update
 
+from ailab.attempts import KeyedPool
 from ailab.errors import AilabError, NotFound
 from ailab.events import record
+from ailab.i18n import _
 from ailab.runtimes import reasons
 from ailab.runtimes.base import Runtime, Seen, TaskSpec, TaskState
 from ailab.store import Store
@@ -22,7 +23,8 @@ from ailab.store import tasks as table
 
 # A task that ran this long has started well: its failures are forgotten.
 STEADY_SECONDS = 60.0
-LONGEST_PAUSE = 30.0
+# Short enough that what failed for want of room runs soon after there is some.
+LONGEST_PAUSE = 10.0
 # A task that needs a new start gets it when nothing has run in it for so long.
 IDLE_SECONDS = 15 * 60.0
 _ENDED = (TaskState.absent, TaskState.exited)
@@ -33,7 +35,8 @@ _NO_FAILURE = ("stopped", "lost")
 
 @dataclass(frozen=True)
 class Task:
-    """A wanted task and how the runtime sees it now; `fault` as `Runtime.fault` said it last of this attempt."""
+    """A wanted task and how the runtime sees it now; `fault` as `Runtime.fault` said it last of this attempt. `error`:
+    why it cannot be started or stopped now."""
 
     spec: TaskSpec
     owner: str
@@ -41,11 +44,14 @@ class Task:
     seen: Seen
     fault: str | None = None
     said: str = ""
+    error: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the command's environment, which may hold secrets."""
         spec = {"id": self.spec.id, "name": self.spec.name, "kind": str(self.spec.kind), "owner": self.owner}
         notes = [reasons.note(self.spec, self.seen), reasons.fault_note(self.spec, self.fault, IDLE_SECONDS), self.said]
+        if self.error:
+            notes.append(_("Starting or stopping it fails and is tried again: {reason}").format(reason=self.error))
         more = {"wanted": self.wanted, "fault": self.fault, "note": " ".join(filter(None, notes))}
         return spec | self.seen.to_json() | more
 
@@ -77,9 +83,7 @@ class Supervisor:
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._engine = store.engine
         self._runtime = runtime
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="task")
-        self._busy: set[str] = set()
-        self._busy_lock = threading.Lock()
+        self._beside = KeyedPool("task", 8, self._record_attempts)
         self._paused = False
         self._faults: dict[str, tuple[int, str]] = {}
         self._said: dict[str, str] = {}
@@ -130,6 +134,7 @@ class Supervisor:
         seen = self._runtime.stop(task_id)
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == task_id, table.c.wanted.is_(False)))
+        self._beside.forget(task_id)
         return seen
 
     def task(self, task_id: str) -> Task:
@@ -165,21 +170,21 @@ class Supervisor:
         """Stop every task but keep it wanted, so that the next start brings it back. One that cannot be stopped, for
         its engine does not answer, keeps none of the others from it; the daemon's log has why."""
         self._paused = True
-        for stopping in [self._pool.submit(self._runtime.stop, task_id) for task_id in self._runtime.tasks()]:
-            try:
-                stopping.result()
-            except AilabError as refused:
-                print(f"{refused.message} {refused.detail}".strip(), file=sys.stderr, flush=True)
+        self._beside.each(self._runtime.tasks(), self._runtime.stop)
 
     def reconcile(self) -> None:
         """One step over all tasks: what is not as it should be is settled, beside the others, for a stop takes long."""
         for row in self._rows():
             seen = self._runtime.poll(row["id"])
             if not (row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen)):
-                self._pool.submit(self._settle, row["id"])
+                self._beside.begin(row["id"], partial(self._settle_alone, row["id"]))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What cannot be started or stopped now, as `Attempts.to_json` has it."""
+        return self._beside.faults()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._beside.close()
 
     def _rows(self) -> list[RowMapping]:
         with self._engine.connect() as connection:
@@ -194,23 +199,22 @@ class Supervisor:
         attempt, fault = self._faults.get(row["id"], (0, None))
         there = seen.state == TaskState.running and seen.attempt == attempt
         said = self._said.get(row["id"], "")
-        return Task(_spec(row), row["owner"], row["wanted"], seen, fault if there else None, said)
+        error = self._beside.error(row["id"])
+        return Task(_spec(row), row["owner"], row["wanted"], seen, fault if there else None, said, error)
 
     def _record(self, task_id: str, before: str, after: str, detail: dict[str, Any]) -> None:
         with self._engine.begin() as connection:
             record(connection, actor="daemon", kind="task", subject=task_id, before=before, after=after, detail=detail)
 
+    def _record_attempts(self, task_id: str, after: str, detail: dict[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            record(connection, actor="daemon", kind="trouble", subject=task_id, after=after, detail=detail)
+
     def _settle(self, task_id: str) -> None:
         """Bring one task to where it should be, unless someone is at it already."""
-        with self._busy_lock:
-            if task_id in self._busy:
-                return
-            self._busy.add(task_id)
-        try:
-            self._settle_alone(task_id)
-        finally:
-            with self._busy_lock:
-                self._busy.discard(task_id)
+        with self._beside.alone(task_id) as is_ours:
+            if is_ours:
+                self._settle_alone(task_id)
 
     def _settle_alone(self, task_id: str) -> None:
         row = self._row(task_id)
@@ -242,6 +246,7 @@ class Supervisor:
         """A task that was to run once has run."""
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == task_id))
+        self._beside.forget(task_id)
 
     def _note_refusal(self, task_id: str, refused: AilabError) -> None:
         """Write down that the runtime could not so much as try; the next try comes after the usual pause."""

@@ -1,14 +1,12 @@
-"""The loop that keeps MLflow's runs up with the jobs, and with what trainings in notebooks report."""
+"""Keeps MLflow's runs up with the jobs, and with what trainings in notebooks report."""
 
 from __future__ import annotations
 
-import sys
-import threading
+import logging
 import time
+from contextlib import suppress
 
-from ailab.daemon.mlflow_service import Bell, MlflowService
 from ailab.daemon.parts import Parts
-from ailab.daemon.troubles import Troubles
 from ailab.errors import NotRunning
 from ailab.jobs.gangs import task_prefix
 from ailab.jobs.model import LIVE
@@ -26,32 +24,24 @@ AT_ONCE = 10
 REST = 50.0
 
 
-class TrackingLoop(threading.Thread):
-    """Runs until `parts.leaving` is set. The store says which jobs there are, files how far each has been written."""
+logger = logging.getLogger(__name__)
+
+
+class TrackingRuns:
+    """The store says which jobs there are, files how far each has been written."""
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__(name="tracking", daemon=True)
         self._parts = parts
-        self._service: MlflowService = parts.mlflow
+        self._service = parts.mlflow
         self._writer = Writer(self._service.api, parts.lab.paths.mlflow_runs)
         self._due = DueJobs(parts.jobs, lambda job: self._writer.written(task_prefix(job)).is_closed)
         self._next_beside = 0.0
-        self._troubles = Troubles(parts.lab.store, "tracking")
 
-    def run(self) -> None:
-        if not self._service.is_on:
-            return
+    def step(self) -> None:
+        """Write what there is. A server that does not answer now is asked again in the next step."""
         private_folder(self._parts.lab.paths.mlflow_runs)
-        Bell(self._parts.lab, self._service, self._parts.leaving).start()
-        while not self._parts.leaving.wait(EVERY_SECONDS):
-            try:
-                self._service.look()
-                self._step()
-                self._troubles.over()
-            except NotRunning:
-                continue
-            except Exception as error:
-                self._troubles.note(error)
+        with suppress(NotRunning):
+            self._step()
 
     def _step(self) -> None:
         jobs, short, trainings = self._due.look(), self._short(), training_runs(self._parts.lab.paths)
@@ -82,5 +72,5 @@ class TrackingLoop(threading.Thread):
     def _write(self, one: Tracked) -> Written:
         known = self._writer.write(one)
         if known.refused:
-            print(f"{one.key}: {known.refused}", file=sys.stderr, flush=True)
+            logger.warning("%s: %s", one.key, known.refused)
         return known

@@ -295,6 +295,11 @@ class Jobs:
                 self._free_all(connection, job, capacity)
         self._touch(job.id)
 
+    def note_attempts(self, subject: str, after: str, detail: Mapping[str, Any]) -> None:
+        """Record that starting, stopping or looking at a job fails, or does so no more."""
+        with self._engine.begin() as connection:
+            record(connection, actor="daemon", kind="trouble", subject=subject, after=after, detail=dict(detail))
+
     def keep_lease(self, lease: Lease, *, since: float) -> None:
         """A lease of what is no job: a workspace, an endpoint."""
         with self._engine.begin() as connection:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from sqlalchemy import RowMapping
 
+from ailab.attempts import KeyedPool
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.jobs.ends import LONGEST_PAUSE, TIMEOUT, end_of, is_retried, pause_before, seconds
@@ -62,9 +62,7 @@ class Worker:
         self._runtime = runtime
         self.capacity = capacity
         self._make_specs = make_specs
-        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="job")
-        self._busy: set[int] = set()
-        self._lock = threading.Lock()
+        self._beside = KeyedPool("job", 16, jobs.note_attempts)
         self._deadlines: dict[int, float] = {}
         self._queue: dict[int, Entry] = {}
         self._loaded = False
@@ -76,15 +74,18 @@ class Worker:
         self.wants_gpus: tuple[int, tuple[Need, ...]] | None = None
 
     def step(self) -> float:
-        """Look at all that runs, then start what may start. Seconds until the next look is worth while."""
+        """Look at all that runs, then start what may start. Seconds until the next look is worth while. Raises what
+        looking at a job failed of, once the others have been seen to."""
         if self._paused:
             return IDLE_SECONDS
-        youngest = self._look()
+        youngest, failure = self._look()
         changed = self._take_in()
         if changed or time.monotonic() >= self._next_plan:
             self._next_plan = time.monotonic() + PLAN_SECONDS
             with self._jobs.leasing:
                 self._start()
+        if failure is not None:
+            raise failure
         return QUICK_SECONDS if youngest < YOUNG_SECONDS else IDLE_SECONDS
 
     def _take_in(self) -> bool:
@@ -116,18 +117,30 @@ class Worker:
         self._paused = True
 
     def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._beside.close()
 
-    def _look(self) -> float:
-        """Look at every job that has leases; for how many seconds the youngest has run."""
-        youngest = float("inf")
+    def error(self, job: int) -> str:
+        """Of what starting, stopping or looking at a job fails now; empty where it does not."""
+        return self._beside.error(job) or self._beside.error(_looking(job))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The jobs of which `error` is not empty, as `Attempts.to_json` has it."""
+        return self._beside.faults()
+
+    def _look(self) -> tuple[float, BaseException | None]:
+        """Look at every job that has leases; for how many seconds the youngest has run, and what one failed of."""
+        youngest, failure = float("inf"), None
         for job in self._jobs.holding():
             age = time.time() - job.started_at if job.started_at else 0.0
             # Of one that began in the future, the clock has been set back since.
             youngest = min(youngest, age if age >= 0 else YOUNG_SECONDS)
-            if not self._is_busy(job.id):
-                self._judge(job, [of_attempt(self._runtime.poll(one.task), job.attempt) for one in job.members])
-        return youngest
+            if not self._beside.is_busy(job.id):
+                failure = self._beside.here(_looking(job.id), partial(self._look_at, job)) or failure
+        return youngest, failure
+
+    def _look_at(self, job: Holding) -> None:
+        seen = [of_attempt(self._runtime.poll(one.task), job.attempt) for one in job.members]
+        self._judge(job, seen)
 
     def _judge(self, job: Holding, seen: list[Seen]) -> None:
         """Do what is due for a job whose tasks are so in its attempt."""
@@ -137,7 +150,7 @@ class Worker:
         starting = job.state == JobState.starting
         if starting and TaskState.absent in states and not job.asked and not is_over(job.strategy, seen):
             # Who started it was interrupted on the way, this daemon's predecessor as a rule.
-            self._beside(job.id, self._start_tasks)
+            self._begin(job.id, self._start_tasks)
             return
         seen = [(NOT_BEGUN if starting else _LOST) if one.state == TaskState.absent else one for one in seen]
         if states & {TaskState.running, TaskState.starting}:
@@ -149,7 +162,7 @@ class Worker:
         if job.state == JobState.starting and all(one.started_at for one in seen):
             self._jobs.started(job.id, _began(seen))
         if job.asked:
-            self._beside(job.id, self._stop_tasks)
+            self._begin(job.id, self._stop_tasks)
         elif is_over(job.strategy, seen):
             self._jobs.wind_up(job.id, OVER)
         elif self._is_overdue(job.id, seen):
@@ -170,6 +183,8 @@ class Worker:
 
     def _finish(self, job: Job, end: End) -> None:
         self._deadlines.pop(job.id, None)
+        for key in (job.id, _looking(job.id)):
+            self._beside.forget(key)
         if is_retried(job, end):
             failures = job.failures + 1
             pause = 0.0 if end.reason == EndReason.lost and job.request.resume else pause_before(failures)
@@ -199,7 +214,7 @@ class Worker:
             given = [lease(self.capacity, one.task, start.owner, need, gpus) for one, need, gpus in placed]
             ports = free_ports("", len(given)) if entry.meets else []
             if self._jobs.claim(start.job, given, ports):
-                self._beside(start.job, self._start_tasks)
+                self._begin(start.job, self._start_tasks)
 
     def _is_released(self, entry: Entry, states: Mapping[int, str]) -> bool:
         """Whether all that a job comes after have ended; one that did not end as it should have ends this one."""
@@ -249,25 +264,13 @@ class Worker:
             list(beside.map(self._runtime.stop, tasks))
         self._jobs.changed.set()
 
-    def _beside(self, job: int, work: Callable[[int], None]) -> None:
-        with self._lock:
-            if job in self._busy:
-                return
-            self._busy.add(job)
-        self._pool.submit(self._work, job, work)
+    def _begin(self, job: int, work: Callable[[int], None]) -> None:
+        self._beside.begin(job, partial(work, job))
 
-    def _work(self, job: int, work: Callable[[int], None]) -> None:
-        try:
-            work(job)
-        except Exception:
-            print(f"job-{job}: {traceback.format_exc()}", file=sys.stderr, flush=True)
-        finally:
-            with self._lock:
-                self._busy.discard(job)
 
-    def _is_busy(self, job: int) -> bool:
-        with self._lock:
-            return job in self._busy
+def _looking(job: int) -> str:
+    """The key of looking at a job, which may begin to start or stop it: those have its number."""
+    return f"job-{job}"
 
 
 def _began(seen: Sequence[Seen]) -> float:

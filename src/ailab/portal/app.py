@@ -38,8 +38,10 @@ def create_portal(backstage: Backstage) -> FastAPI:
     app.state.logins = logins
 
     @app.get(f"{PREFIX}health")
-    async def health() -> dict[str, bool]:
-        return {"ok": True}
+    async def health() -> Response:
+        """For monitors, which have no login: whether the daemon's loops are well, not what fails."""
+        well = await asyncio.to_thread(backstage.is_well)
+        return JSONResponse({"ok": well}, 200 if well else 503)
 
     @app.get(f"{PREFIX}api/status")
     async def status(user: User) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from ailab import events
 from ailab.daemon.parts import Parts
+from ailab.daemon.status import is_well
 
 router = APIRouter(tags=["lab"])
 
@@ -19,6 +20,15 @@ def _parts(request: Request) -> Parts:
 @router.get("/status")
 def status(request: Request) -> dict[str, Any]:
     return _parts(request).status()
+
+
+@router.get("/health")
+def health(request: Request, response: Response) -> dict[str, Any]:
+    """The daemon's loops and what fails now. Status 503 unless all is well."""
+    found = _parts(request).health()
+    well = is_well(found)
+    response.status_code = 200 if well else 503
+    return {"state": "ready" if well else "degraded", **found}
 
 
 @router.get("/events")
