@@ -12,7 +12,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
-    "downloads", "files", "attempts", "engine", "engine_gpus", "migrations", "dpkg", "tether", "disk",
+    "downloads", "files", "attempts", "engine", "engine_gpus", "migrations", "dpkg", "tether", "disk", "store_file",
+    "place",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ailab import disk, files, shutdown
+from ailab import disk, files, shutdown, store_file
 from ailab.client import Client
 from ailab.command import start_detached
 from ailab.errors import AilabError, Conflict, NotRunning
@@ -95,6 +95,7 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
         return
     if running is not None:
         shutdown.end_daemon(lab, "/api/leave", LEAVE_SECONDS)
+    _refuse_damaged_stores(lab)
     process = start_detached(
         [sys.executable, "-P", "-m", "ailab.daemon.main", "--lab", lab.paths.root, "--mark", str(mark)],
         log=lab.paths.daemon_log,
@@ -116,6 +117,19 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
             _("The lab's daemon did not start."),
             remedy=_("Its log: {log}").format(log=lab.paths.daemon_log),
             detail=tail(lab.paths.daemon_log),
+        )
+
+
+def _refuse_damaged_stores(lab: Lab) -> None:
+    """Raises `DamagedStore`: here the person is told, and not a log."""
+    store_file.check(lab.paths.database)
+    # Without content it is one that JupyterHub was killed over, and fills now.
+    if wrong := store_file.look(lab.paths.hub_database, empty=True):
+        raise store_file.DamagedStore(
+            _("JupyterHub's database {path} is damaged: {why}.").format(path=lab.paths.hub_database, why=wrong),
+            remedy=_("Move it away; the hub makes another one, and everybody logs in again: rm {path}*").format(
+                path=lab.paths.hub_database
+            ),
         )
 
 

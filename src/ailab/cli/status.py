@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ailab import place
 from ailab.cli import labs
 from ailab.cli.output import human_size, print_json, say, table
 from ailab.errors import NotRunning
@@ -29,6 +30,8 @@ def status(
 ) -> None:
     lab = labs.open_lab()
     try:
+        if place.moved_from(lab.paths) is not None:
+            raise NotRunning("What answers is at the lab's old place.")
         document = lab.client.get("/api/status")
     except NotRunning:
         from ailab.daemon.status import stopped_status
