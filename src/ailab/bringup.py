@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ailab import disk, files, log_tail, shutdown
+from ailab import disk, files, log_tail, shutdown, store_file
 from ailab.caller_environment import passed_on
 from ailab.client import Client
 from ailab.command import start_detached
@@ -95,7 +94,8 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
     if running is not None and running.get("build") == build_of(lab) and not _has_lost_loops(running):
         return
     if running is not None:
-        _end_daemon(lab)
+        shutdown.end_daemon(lab, "/api/leave", LEAVE_SECONDS)
+    _refuse_damaged_stores(lab)
     before = log_tail.end_of(lab.paths.daemon_log)
     process = start_detached(
         [sys.executable, "-I", "-m", "ailab.daemon.main", "--lab", lab.paths.root, "--mark", str(mark)],
@@ -121,22 +121,22 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
         )
 
 
+def _refuse_damaged_stores(lab: Lab) -> None:
+    """Raises `DamagedStore`: here the person is told, and not a log."""
+    store_file.check(lab.paths.database)
+    # Without content it is one that JupyterHub was killed over, and fills now.
+    if wrong := store_file.look(lab.paths.hub_database, empty=True):
+        raise store_file.DamagedStore(
+            _("JupyterHub's database {path} is damaged: {why}.").format(path=lab.paths.hub_database, why=wrong),
+            remedy=_("Move it away; the hub makes another one, and everybody logs in again: rm {path}*").format(
+                path=lab.paths.hub_database
+            ),
+        )
+
+
 def _has_lost_loops(status: dict[str, Any]) -> bool:
     """Whether a loop of the daemon has ended or is stuck, which only another daemon repairs."""
     return any(loop["state"] in ("dead", "stuck") for loop in status.get("loops", ()))
-
-
-def _end_daemon(lab: Lab) -> None:
-    """Have the daemon end, by force where it does not end by itself. The tasks go on."""
-    with suppress(NotRunning, TimedOut):
-        lab.client.post("/api/leave")
-    what = _("the old daemon to leave")
-    try:
-        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=LEAVE_SECONDS, what=what)
-    except TimedOut:
-        if (pid := shutdown.daemon_pid(lab)) is not None:
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not shutdown.daemon_pid(lab), timeout=DAEMON_SECONDS, what=what)
 
 
 def _answers(client: Client) -> bool:

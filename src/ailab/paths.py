@@ -156,6 +156,11 @@ class LabPaths:
         return self.state / "down"
 
     @property
+    def place(self) -> Path:
+        """Where the lab was when its daemon last started: see `ailab.place`."""
+        return self.state / "place.json"
+
+    @property
     def tasks(self) -> Path:
         return self.state / "tasks"
 
@@ -171,6 +176,10 @@ class LabPaths:
     @property
     def hub(self) -> Path:
         return self.state / "hub"
+
+    @property
+    def hub_database(self) -> Path:
+        return self.hub / "hub.sqlite"
 
     @property
     def environment(self) -> Path:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     text,
 )
 
+from ailab import store_file
 from ailab.errors import AilabError
 from ailab.i18n import _
 from ailab.unreadable import UnreadableRows
@@ -186,8 +187,10 @@ class Store:
         self.unreadable = UnreadableRows()
 
     def open(self) -> Store:
-        """Make the file (only ours to read) or bring an older one up to date. Returns itself."""
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        """Make the file (only ours to read) or bring an older one up to date. Returns itself. Raises `DamagedStore`."""
+        store_file.check(self.path)
+        if not self.path.exists():
+            self._make_file()
         with self.engine.connect() as connection:
             revision = _revision(connection)
         if revision is None:
@@ -195,6 +198,19 @@ class Store:
         elif revision != NEWEST:
             self._migrate(revision)
         return self
+
+    def _make_file(self) -> None:
+        """A new database comes about beside its place, and whole: one without content is never ours."""
+        unfinished = self.path.with_name(f"{self.path.name}.new")
+        for left in self.path.parent.glob(f"{unfinished.name}*"):
+            left.unlink()
+        os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        made = Store(unfinished)
+        made._make()
+        with made.engine.connect() as connection:
+            connection.execute(text("PRAGMA journal_mode=DELETE"))
+        made.engine.dispose()
+        unfinished.replace(self.path)
 
     def _make(self) -> None:
         """All tables as they are today: alembic, which a lab's first start need not wait for, would make the same. Its

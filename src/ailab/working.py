@@ -44,6 +44,8 @@ class Working:
         Raises `UsageError` where its folder is gone, `NotFound` where the lab has no environment, its image is not
         built, or what it repeats is not there any more.
         """
+        # Of a lab that was moved away no job fails: it waits until the lab is up at its new place.
+        self.lab.paths.state.stat()
         generation = _generation(self.lab, job)
         if job.request.code:
             folder = _rebuilt(self.lab, job)

@@ -35,7 +35,7 @@ def settings(lab: LabPaths, environ: Any) -> dict[str, dict[str, Any]]:
             "bind_url": f"http://{environ['AILAB_WEB']}/",
             "hub_bind_url": hub,
             "hub_connect_url": hub,
-            "db_url": f"sqlite:///{lab.hub / 'hub.sqlite'}",
+            "db_url": f"sqlite:///{lab.hub_database}",
             "authenticator_class": LabAuthenticator,
             "spawner_class": LabSpawner,
             "cleanup_servers": False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ailab import place
 from ailab.cli import labs
 from ailab.cli.output import human_size, print_json, say, table
 from ailab.client import Client
@@ -33,6 +34,8 @@ def status(
     lab = labs.open_lab()
     client = Client(lab.paths.daemon_socket, timeout=CHECK_ANSWER_SECONDS) if check else lab.client
     try:
+        if place.moved_from(lab.paths) is not None:
+            raise NotRunning("What answers is at the lab's old place.")
         document = client.get("/api/status")
     except NotRunning:
         from ailab.daemon.status import stopped_status

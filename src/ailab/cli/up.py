@@ -73,6 +73,7 @@ def run_up(
 
     lab.make_private_folders()
     with shutdown.unless_stopped(lab, mark), bringup.one_at_a_time(lab, note):
+        shutdown.stop_moved(lab, note)
         ready = bring_up(lab, person, holder, base, mark)
         if told_early and not json:
             tell(as_text(lab, ready))

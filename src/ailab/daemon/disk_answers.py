@@ -1,4 +1,4 @@
-"""Where an application of the daemon fails because a disk is full or read-only, its answer names that, with 507."""
+"""Where an application of the daemon fails because of a full disk, or a damaged database, its answer names that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request, Response
 from sqlalchemy.exc import DBAPIError
 
-from ailab import disk
+from ailab import disk, store_file
 from ailab.errors import AilabError
 from ailab.lab import Lab
 
@@ -28,6 +28,8 @@ def name_full_disks(app: FastAPI, lab: Lab) -> None:
 
     async def others(request: Request, error: Exception) -> Response:
         told = disk.explain(error, folders)
+        if told is None and store_file.is_damage(getattr(error, "orig", error)):
+            told = store_file.damaged(lab.paths.database, str(getattr(error, "orig", error)))
         if told is None:
             raise error
         return await answered(request, told)

@@ -14,13 +14,14 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ailab import __version__, files
+from ailab import __version__, files, place
 from ailab.daemon.log_file import LogFile, keep_log
 from ailab.daemon.loops import loops_of
 from ailab.daemon.parts import Parts
 from ailab.daemon.workspace_renewal import leave_tcp, renew_stopped
 from ailab.lab import Lab
 from ailab.paths import private_folder
+from ailab.place import Place
 from ailab.shutdown import stop_mark
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main() -> None:
         sys.exit(3)
     log = keep_log(lab.paths.daemon_log)
     logger.info("daemon of ailab %s starts with pid %d for the lab %s", __version__, os.getpid(), lab.paths.root)
-    serve(lab, log)
+    serve(lab, log, place.note(lab.paths))
     logger.info("daemon with pid %d has ended", os.getpid())
     log.close()
 
@@ -75,7 +76,7 @@ def hold(path: Path) -> bool:
     return True
 
 
-def serve(lab: Lab, log: LogFile) -> None:
+def serve(lab: Lab, log: LogFile, here: Place) -> None:
     """Start the tasks first, then the (slower to import) web applications beside them."""
     import uvloop
 
@@ -89,7 +90,7 @@ def serve(lab: Lab, log: LogFile) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: parts.leave())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_applications(parts, log))
+        runner.run(_serve_applications(parts, log, here))
     parts.loops.join(5)
     parts.supervisor.close()
     parts.worker.close()
@@ -101,12 +102,12 @@ def want_services(parts: Parts) -> None:
     from ailab.access.services import service_specs
 
     lab = parts.lab
-    secrets = {name: secret_files.secret(lab.paths, name) for name in secret_files.NAMES}
+    secrets = {name: secret_files.renewed(lab.paths, name) for name in secret_files.NAMES}
     for spec in service_specs(lab.settings, lab.paths, tools.find(lab.machine), secrets):
         parts.supervisor.want(spec, owner="", actor="daemon")
 
 
-async def _serve_applications(parts: Parts, log: LogFile) -> None:
+async def _serve_applications(parts: Parts, log: LogFile, here: Place) -> None:
     import uvicorn
 
     from ailab.daemon.app import local_api
@@ -124,7 +125,7 @@ async def _serve_applications(parts: Parts, log: LogFile) -> None:
         server.capture_signals = nullcontext  # type: ignore[method-assign,assignment]  # two servers, one process: ours are set
         servers.append((server, listen(path)))
     serving = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
-    watching = asyncio.create_task(_watch(parts, log))
+    watching = asyncio.create_task(_watch(parts, log, here))
     gc.enable()
     await asyncio.to_thread(parts.leaving.wait)
     watching.cancel()
@@ -135,10 +136,19 @@ async def _serve_applications(parts: Parts, log: LogFile) -> None:
     await asyncio.gather(*serving)
 
 
-async def _watch(parts: Parts, log: LogFile) -> None:
-    """The watchdog of the loops. It is in the main thread: without that there is no daemon."""
+async def _watch(parts: Parts, log: LogFile, here: Place) -> None:
+    """The watchdog of the loops. It is in the main thread: without that there is no daemon.
+
+    A lab whose folder is elsewhere at two looks was moved: the daemon leaves, for its paths lead nowhere, or into
+    another lab. What runs is left to the next `ailab` at the new place.
+    """
+    missed = 0
     while True:
         parts.loops.look()
+        missed = 0 if here.is_there() else missed + 1
+        if missed > 1:
+            logger.error("the lab is not at %s any more: the daemon leaves", here.root)
+            parts.leave()
         log.tend()
         await asyncio.sleep(WATCH_SECONDS)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ailab import __version__
+from ailab import __version__, shutdown, store_file
 from ailab.access.services import web_url
 from ailab.daemon.loop import LoopState
 from ailab.environments.generations import Generation
 from ailab.environments.open_kernels import open_kernels
+from ailab.i18n import _
 from ailab.lab import Lab
 from ailab.resources.detect import Machine, detect_machine
 from ailab.runtimes import cgroup
@@ -63,9 +64,15 @@ def stopped_status(lab: Lab) -> dict[str, Any]:
     # Jobs that have ended are kept by the thousand.
     tasks = [task for task in known if task["kind"] != TaskKind.job or task["state"] == TaskState.running]
     alive = any(task["state"] == TaskState.running for task in tasks)
-    return _document(
-        lab, "degraded" if alive else "stopped", tasks, None, {"loops": [], "faults": [], "unreadable": []}
-    )
+    told = ""
+    if (was := shutdown.moved_while_running(lab)) is not None:
+        alive = True
+        told = shutdown.moved_note(lab, was) + " " + _("Stop it: ailab down. Or start it here: ailab up")
+    elif wrong := store_file.look(lab.paths.database):
+        error = store_file.damaged(lab.paths.database, wrong)
+        told = f"{error.message} {error.remedy}"
+    health: dict[str, Any] = {"loops": [], "faults": [], "unreadable": []}
+    return _document(lab, "degraded" if alive else "stopped", tasks, None, health, told)
 
 
 def _bare_task(lab: Lab, task_id: str) -> dict[str, Any]:

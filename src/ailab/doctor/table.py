@@ -51,6 +51,7 @@ def lab_checks() -> tuple[Check, ...]:
     """What can be asked of a lab."""
     return (
         Check("settings", _("lab.toml and lab.lock"), lab.settings),
+        Check("databases", _("Databases and secrets"), lab.databases),
         Check("debian-packages", _("Debian packages"), lab.debian_packages),
         Check("permissions", _("The lab's folders"), permissions.lab_folders),
         Check("processes", _("The lab's processes"), processes.tasks),

@@ -1,8 +1,7 @@
 """The docker runtime: each task a container of an engine, found again by its labels; what the engine forgets in files.
 
-A task's folder has, as the process runtime's, `spec.json` (0600), `child.json` (who runs), `exit.json` (how it ended)
-and the output of ended attempts. A container stays until its end has been written down, then it is removed: the
-engine's store holds nothing but what runs.
+A task's folder has `spec.json`, `child.json` (who runs), `exit.json` (how it ended) and the output of ended attempts. A
+container stays until its end has been written down: the engine's store holds nothing but what runs.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 KILL_SECONDS = 30.0
-# A look is to be quick: the daemon looks once a second.
 _LOOK_SECONDS = 5.0
 _ALIVE = ("running", "paused", "restarting")
 
 
 class DockerRuntime(Runtime):
-    """Whether a task lives is whether its container's first process does, which is looked up without the engine: a task
-    that outlives its engine (live-restore) is seen to run, and a look costs next to nothing."""
+    """A task lives as long as its container's first process, which is looked up without asking the engine."""
 
     name: ClassVar[str] = "docker"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.limits_tasks, Capability.images})
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, named_by: Path | None = None) -> None:
         self._folder = folder
-        self._whose = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        # What runs was named when the lab was elsewhere.
+        self._is_moved = named_by is not None
+        self._whose = hashlib.sha256(str((named_by or folder).resolve()).encode()).hexdigest()[:12]
         self._clients: dict[float, DockerClient] = {}
         self._groups: dict[tuple[int, int | None], cgroup.Group | None] = {}
 
@@ -73,7 +72,6 @@ class DockerRuntime(Runtime):
 
     def site(self, kind: str, lab: LabPaths) -> Site:
         python = MachinePaths(IMAGE_HOME).control / "current/bin/python"
-        # What listens on a container's loopback is reached by nobody; on its network there is nobody else.
         return Site(str(python), LabPaths(IMAGE_LAB), "0.0.0.0", "{task}", self.capabilities)  # noqa: S104
 
     def start(self, spec: TaskSpec) -> Seen:
@@ -135,6 +133,7 @@ class DockerRuntime(Runtime):
             "started_at": container_end.moment(seen["State"]["StartedAt"]),
             "shm_bytes": seen["HostConfig"]["ShmSize"],
             "attempt": kept["attempt"],
+            "place": task_files.identity(folder),
         }
         with files.locked(folder / "noting"):
             if published and published != kept.get("published"):
@@ -178,7 +177,8 @@ class DockerRuntime(Runtime):
         child = files.read_json(folder / "child.json")
         if child is None or child.get("attempt") != attempt or child.get("start_time") is None:
             return None
-        return child if processes.start_time(child["pid"]) == child["start_time"] else None
+        own = self._is_moved or task_files.is_own(folder, child)
+        return child if own and processes.start_time(child["pid"]) == child["start_time"] else None
 
     def _running(self, child: dict[str, Any], kept: dict[str, Any]) -> Seen:
         pid, group = child["pid"], self._group(child)

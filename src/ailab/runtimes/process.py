@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -46,6 +47,7 @@ class ProcessRuntime(Runtime):
         self._folder = folder
         self._shims: list[subprocess.Popen[bytes]] = []
         self._pins = Pins(folder)
+        self._was_there = False
 
     def _of(self, task_id: str) -> Path:
         return task_files.folder_of(self._folder, task_id)
@@ -55,6 +57,8 @@ class ProcessRuntime(Runtime):
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
+        if self._is_gone():
+            raise FileNotFoundError(errno.ENOENT, "the lab's folder was moved or removed", str(self._folder))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with files.locked(folder / "starting"):
             seen = self.poll(spec.id)
@@ -67,6 +71,7 @@ class ProcessRuntime(Runtime):
                 (folder / name).unlink(missing_ok=True)
             kept = {"spec": _told_of_quota(spec).to_json(), "attempt": spec.attempt or seen.attempt + 1}
             kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
+            kept["place"] = task_files.identity(folder)
             kept |= {"on_cpus": self._pins.choose(spec.id, spec.cpus)}
             kept |= {"dropped": _("[The disk was full: {bytes} bytes of output are missing here.]")}
             task_files.write_kept(folder, kept)
@@ -88,7 +93,9 @@ class ProcessRuntime(Runtime):
         folder = self._of(task_id)
         kept = task_files.read_kept(folder)
         if kept is None:
-            return task_files.unknown(folder, "spec.json") or Seen(TaskState.absent)
+            # Of a folder that was moved away nothing is concluded, and nothing is started in its place.
+            gone = Seen(TaskState.unknown) if self._is_gone() else Seen(TaskState.absent)
+            return task_files.unknown(folder, "spec.json") or gone
         # The lock is looked at before the files: a task that ends in between is then seen as ended.
         alive = files.is_locked(folder / "lock")
         attempt = kept["attempt"]
@@ -107,6 +114,11 @@ class ProcessRuntime(Runtime):
         if alive:
             return Seen(TaskState.running, pid, processes.account_of(pid), started_at, attempt=attempt)
         return self._bury(folder, kept, child)
+
+    def _is_gone(self) -> bool:
+        there = self._folder.is_dir()
+        self._was_there |= there
+        return self._was_there and not there
 
     def spec(self, task_id: str) -> TaskSpec | None:
         return task_files.read_spec(self._of(task_id))
@@ -134,9 +146,10 @@ class ProcessRuntime(Runtime):
         return task_files.write_end(folder, seen)
 
     def _end_marked(self, folder: Path) -> None:
-        """KILL what carries the mark of the last attempt: its shim is gone, so nobody else will."""
+        """KILL what carries the mark of the last attempt: its shim is gone, so nobody else will. In a copy of a lab the
+        mark is that of the other one's task."""
         kept = task_files.read_kept(folder)
-        if kept is None:
+        if kept is None or not task_files.is_own(folder, kept):
             return
 
         def none_left() -> bool:

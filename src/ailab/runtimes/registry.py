@@ -25,7 +25,8 @@ def uses_engine(name: str) -> bool:
     return DockerRuntime.name in _PLACES[name].values()
 
 
-def make_runtime(name: str, tasks_folder: Path) -> Runtime:
-    """The runtime that lab.toml names; `tasks_folder` is where it may keep state."""
-    parts: list[Runtime] = [ProcessRuntime(tasks_folder), DockerRuntime(tasks_folder)]
+def make_runtime(name: str, tasks_folder: Path, named_by: Path | None = None) -> Runtime:
+    """The runtime that lab.toml names; `tasks_folder` is where it may keep state, `named_by` where that was when what
+    runs was started, if the lab was moved since."""
+    parts: list[Runtime] = [ProcessRuntime(tasks_folder), DockerRuntime(tasks_folder, named_by)]
     return RoutedRuntime(tasks_folder, {part.name: part for part in parts}, _PLACES[name])

@@ -138,7 +138,9 @@ def descendants():
 
 class Shim:
     def __init__(self, folder):
-        self.folder = folder
+        # From inside: the folder stays the same where it is given another name.
+        os.chdir(folder)
+        self.folder = folder = "."
         with open(os.path.join(folder, "spec.json"), encoding="utf-8") as source:
             kept = json.load(source)
         self.spec, self.attempt, self.token = kept["spec"], kept["attempt"], kept["token"]

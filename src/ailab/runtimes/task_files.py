@@ -54,6 +54,17 @@ def unknown(folder: Path, *names: str) -> Seen | None:
     return None
 
 
+def identity(folder: Path) -> list[int]:
+    """Device and inode of a task's folder, kept with its specification: a copy of the folder has others."""
+    seen = folder.stat()
+    return [seen.st_dev, seen.st_ino]
+
+
+def is_own(folder: Path, kept: dict[str, Any]) -> bool:
+    """Whether what was started was started from this folder, not from one that it is a copy of."""
+    return kept.get("place") in (None, identity(folder))
+
+
 def write_kept(folder: Path, kept: dict[str, Any]) -> None:
     files.replace(folder / "spec.json", json.dumps(kept), mode=0o600)
 
