@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from ailab.jobs.gangs import network
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
 from ailab.paths import LabPaths
@@ -18,6 +19,7 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
     asked = {
         "workers": request.workers,
         "strategy": request.strategy,
+        "insecure_ports": request.insecure_ports,
         "cpus": request.cpus,
         "memory_bytes": request.memory_bytes,
         "gpus": request.gpus,
@@ -54,6 +56,7 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
         "array": job.array,
         "part": job.part,
         "asked": asked,
+        "network": network(request.strategy, request.insecure_ports),
         "members": [{"name": one.name, "task": one.task} for one in job.members],
         "log": str(lab.tasks / job.members[0].task / "log"),
     }
