@@ -13,7 +13,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FOUNDATION = {
     "errors", "paths", "settings", "settings_file", "command", "waiting", "store", "events", "i18n", "client",
     "downloads", "caller_environment", "files", "log_tail", "engine", "engine_gpus", "migrations", "dpkg",
-    "attempts", "disk", "place", "store_file", "tether", "unreadable", "lab_account", "lock_holders", "root_folders", "validation",
+    "attempts", "disk", "place", "store_file", "tether", "unreadable", "validation",
+    "lab_account", "lock_holders", "root_folders",
 }  # fmt: skip
 FEATURES = {"stacks", "environments", "images", "runtimes", "resources", "jobs", "models", "access", "monitoring",
             "backup", "pipelines", "doctor", "notebooks", "bundles", "tracking"}  # fmt: skip

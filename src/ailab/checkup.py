@@ -92,8 +92,17 @@ def probes_of(lab: Lab, stack: Stack) -> Probes:
         engine=_engine,
         engine_log=_engine_log,
         engine_gpus=lambda: engine_gpus.means(_engine()),
+        private_network=lambda: _private_network(lab),
         lost_gpus=lambda: engine_gpus.lost(engine.connect(_ANSWER_SECONDS), TASK_LABEL),
     )
+
+
+def _private_network(lab: Lab) -> None:
+    from ailab.runtimes.base import TaskKind
+
+    refusal = lab.runtime.no_private_network(TaskKind.job)
+    if refusal is not None:
+        raise refusal
 
 
 def _engine() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ailab.errors import AilabError, Forbidden, NotFound, UsageError
 from ailab.i18n import _
 from ailab.jobs import rendezvous
 from ailab.jobs.code_store import CodeStore
-from ailab.jobs.gangs import Member, Strategy, task_prefix, variables
+from ailab.jobs.gangs import Member, Network, Strategy, network, task_prefix, variables
 from ailab.jobs.progress import CLIENT_FOLDER
 from ailab.jobs.queue import Job, Jobs
 from ailab.jobs.rebuilding import materialize
@@ -99,6 +99,7 @@ def job_spec(lab: Lab, job: Job, member: Member, lease: Lease, folder: Path, gen
     (lab.paths.logs / "jobs" / str(job.id)).mkdir(parents=True, exist_ok=True)
     site = lab.runtime.site(TaskKind.job, lab.paths)
     request = job.request
+    connected = network(request.strategy, request.insecure_ports)
     spec = TaskSpec(
         id=member.task,
         name=job.name,
@@ -114,7 +115,8 @@ def job_spec(lab: Lab, job: Job, member: Member, lease: Lease, folder: Path, gen
         shm_bytes=lab.settings.resources.shm,
         pids=lab.settings.resources.pids,
         gpus=tuple(gpu for gpu, _share in lease.gpus),
-        gang=task_prefix(job.id) if len(job.members) > 1 else "",
+        gang=task_prefix(job.id) if connected else "",
+        open_ports=connected == Network.open,
         attempt=job.attempt,
     )
     if request.strategy == Strategy.horovod and member.number == 0:
@@ -193,7 +195,8 @@ def _environment(lab: Lab, site: Site, job: Job, member: Member, programs: Path,
     environment |= request.variables | {"PYTHONPATH": os.pathsep.join(found)}
     if job.request.strategy:
         gang = zip(job.members, job.ports, strict=True)
-        hosts = [f"{site.peers.format(task=one.task)}:{port}" for one, port in gang]
+        host = site.open_peers if request.insecure_ports else site.peers
+        hosts = [f"{host.format(task=one.task)}:{port}" for one, port in gang]
         environment |= variables(request.strategy, request.workers, job.members, member.number, hosts)
     if member.number == 0:
         # One tells of all: the points of several would be mixed in the file.
@@ -257,7 +260,15 @@ def refuse_impossible(lab: LabPaths, cwd: str, command: tuple[str, ...]) -> None
 
 
 def refuse_strategy(lab: Lab, wish: JobWish) -> None:
-    """Raises `UsageError` for workers that cannot train together in that way, before they wait their turn to fail."""
+    """Raises `UsageError` for workers that cannot train together in that way, before they wait their turn to fail, and
+    what `refuse_network` does."""
+    if wish.insecure_ports and not network(wish.strategy or "", wish.insecure_ports):
+        raise UsageError(
+            _("--insecure-ports is for workers that connect to each other: {strategies}.").format(
+                strategies=", ".join(one for one in Strategy if network(one, True))
+            ),
+            remedy=_("Leave it out; or name how they train: --strategy"),
+        )
     if wish.strategy is None:
         return
     if wish.strategy == Strategy.mirrored and wish.gpu_fraction:
@@ -271,3 +282,11 @@ def refuse_strategy(lab: Lab, wish: JobWish) -> None:
     current = lab.generations.current()
     if wish.strategy == Strategy.horovod and current is not None and "horovod" not in current.packages:
         raise UsageError(_("The lab's environment has no Horovod."), remedy=_("Add it: ailab env add horovod"))
+    refuse_network(lab, network(wish.strategy, wish.insecure_ports))
+
+
+def refuse_network(lab: Lab, wanted: Network | None) -> None:
+    """Raises `AilabError`, with what to do, where the workers of a job cannot have the network that it wants."""
+    refusal = lab.runtime.no_private_network(TaskKind.job) if wanted == Network.private else None
+    if refusal is not None:
+        raise refusal

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ailab.errors import UsageError
 from ailab.i18n import _
+from ailab.jobs.gangs import Network
 from ailab.paths import person
 
 # As FastAPI places what it refuses, and as pydantic begins what our own checks say.
@@ -57,5 +58,17 @@ def word(name: str) -> str:
         "turn": _("for its turn"),
         "time": _("for its time"),
         "jobs": _("for other jobs"),
+        "private": _("private: reaches nothing else"),
+        "open": _("open: others can reach its ports"),
     }
     return words.get(name, name)
+
+
+def about_network(name: str) -> str:
+    """What a person should know before workers that connect to each other start."""
+    if name == Network.private:
+        return _(
+            "The workers share a private network: nobody else can reach their ports, and they can reach nothing else. "
+            "If they need the network: --insecure-ports"
+        )
+    return _("The workers' ports are open, without a login, to other accounts and to whoever can reach this machine.")

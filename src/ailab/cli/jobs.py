@@ -153,6 +153,7 @@ def job_as_text(job: dict[str, Any]) -> str:
         (_("Folder"), job["cwd"]),
         (_("Workers"), _workers(job)),
         (_("Holds"), _asked(asked)),
+        (_("Network"), word(job["network"] or "")),
         (_("Submitted"), _clock(job["submitted_at"])),
         (_("Started"), _clock(job["started_at"])),
         (_("Ended"), _clock(job["ended_at"])),

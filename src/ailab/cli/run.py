@@ -29,6 +29,13 @@ def run(
     strategy: Annotated[
         str, typer.Option(metavar="HOW", help=_("How they do: mirrored, multiworker, ps or horovod."))
     ] = "",
+    insecure_ports: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-ports",
+            help=_("Give workers that connect to each other the network, and leave their ports open to others."),
+        ),
+    ] = False,
     cpus: Annotated[int, typer.Option(help=_("CPUs; 0: those that go with its GPUs, else all."), min=0)] = 0,
     memory: Annotated[str, typer.Option(metavar="SIZE", help=_("The most memory that it may take: 8g."))] = "",
     gpus: Annotated[int, typer.Option(help=_("Whole GPUs."), min=0)] = 0,
@@ -60,6 +67,7 @@ def run(
         "name": name,
         "workers": workers if workers > 1 else None,
         "strategy": strategy,
+        "insecure_ports": insecure_ports,
         "cpus": cpus,
         "memory": memory,
         "gpus": gpus,
@@ -92,6 +100,8 @@ def run(
 
 def tell_queued(lab: Lab, made: dict[str, Any], *, follow: bool, json: bool) -> None:
     """Say what has been queued, or follow it to its end and exit as it does."""
+    if made.get("network") and not json:
+        note(job_words.about_network(made["network"]))
     if follow and made["jobs"]:
         from ailab.cli import logs
 

@@ -40,7 +40,7 @@ class Probes:
     the ids of tasks that run; `halves` are the folders that killed builds left behind, which `remove_halves` removes.
     `engine` is what the container engine says of itself, `engine_log` the end of its log as far as this account may
     read it, `engine_gpus` what it and the machine have for GPUs in containers, and `lost_gpus` are the names of labs'
-    containers that have lost theirs.
+    containers that have lost theirs. `private_network` refuses where workers that train together cannot have one.
     """
 
     settings: Callable[[], None]
@@ -55,6 +55,7 @@ class Probes:
     engine_log: Callable[[], str]
     engine_gpus: Callable[[], Means]
     lost_gpus: Callable[[], tuple[str, ...]]
+    private_network: Callable[[], None]
 
 
 @dataclass(frozen=True)

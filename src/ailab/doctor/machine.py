@@ -1,4 +1,4 @@
-"""The machine itself: system, C library, CPU, memory, disk, inodes."""
+"""The machine itself: system, C library, CPU, memory, disk, inodes, namespaces."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ailab.doctor.facts import Facts
 from ailab.doctor.findings import Finding, error, fine, warning
+from ailab.errors import AilabError
 from ailab.i18n import _
 
 MB = 10**6
@@ -230,3 +231,13 @@ def _many_files(folder: Path) -> str:
     return _("See where they are: du -x --inodes --max-depth=2 {mount} | sort -n | tail").format(
         mount=_mount_point(folder)
     )
+
+
+def private_network(facts: Facts) -> Iterator[Finding]:
+    """Jobs of several workers alone need it, and they can do without it."""
+    try:
+        facts.probes.private_network()
+    except AilabError as refused:
+        yield warning(refused.message, refused.detail, refused.remedy)
+    else:
+        yield fine(_("Workers that connect to each other have a private network."))

@@ -40,6 +40,7 @@ def machine_checks() -> tuple[Check, ...]:
         Check("gpu", "GPU", gpu.chain),
         Check("engine", _("Container engine"), containers.engine),
         Check("container-gpu", _("GPUs in containers"), containers.gpus),
+        Check("private-network", _("Network of workers"), machine.private_network),
         Check("port", _("Web port"), lab.port),
         Check("home", "AILAB_HOME", permissions.machine_folders),
         Check("orphans", _("Processes of labs that are gone"), processes.orphans),

@@ -32,6 +32,14 @@ class Strategy(StrEnum):
     horovod = "horovod"
 
 
+class Network(StrEnum):
+    """Where the tasks of a gang reach each other. `private`: nobody else reaches it, and it leads nowhere. `open`: that
+    of other tasks, where others may reach the ports as well."""
+
+    private = "private"
+    open = "open"
+
+
 class Role(StrEnum):
     """What a member does, as TensorFlow's TF_CONFIG calls it."""
 
@@ -79,6 +87,13 @@ def members(job: int, strategy: str = "", workers: int = 1) -> tuple[Member, ...
         Member(number, role, index, one if len(roles) == 1 else f"{one}-{number}")
         for number, (role, index) in enumerate(roles)
     )
+
+
+def network(strategy: str, insecure_ports: bool) -> Network | None:
+    """The network of a gang that trains so; None where its tasks do not connect to each other."""
+    if strategy in ("", Strategy.mirrored):
+        return None
+    return Network.open if insecure_ports else Network.private
 
 
 def tasks_among(ids: Iterable[str], job: int) -> list[str]:

@@ -66,8 +66,9 @@ class JobRequest(Stored):
     `priority` is higher for what is more urgent. `retries` counts the starts after the first that failed in a way that
     another start can help. `timeout` (0: none) and `grace`, between TERM and KILL, are seconds. `resume`: after a
     reboot or a lost task it is started again, and finds its checkpoints. `not_before` is seconds since the epoch.
-    `workers` train together as `strategy` says (`jobs.gangs`), and what is asked for is each one's. `code` is the
-    snapshot whose files it runs, and `generation` the environment that it runs in, for a job that repeats another."""
+    `workers` train together as `strategy` says (`jobs.gangs`), and what is asked for is each one's; `insecure_ports`
+    leaves the ports at which they meet open to others. `code` is the snapshot whose files it runs, and `generation` the
+    environment that it runs in, for a job that repeats another."""
 
     command: tuple[str, ...]
     cwd: str
@@ -88,6 +89,7 @@ class JobRequest(Stored):
     inputs: tuple[str, ...] = ()
     workers: int = 1
     strategy: str = ""
+    insecure_ports: bool = False
     code: str = ""
     generation: str = ""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ailab import files
 from ailab.i18n import _
+from ailab.jobs.gangs import network
 from ailab.jobs.model import JobState
 from ailab.jobs.queue import Job
 from ailab.paths import JOB_REMOVED, LabPaths
@@ -20,6 +21,7 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
     asked = {
         "workers": request.workers,
         "strategy": request.strategy,
+        "insecure_ports": request.insecure_ports,
         "cpus": request.cpus,
         "memory_bytes": request.memory_bytes,
         "gpus": request.gpus,
@@ -56,6 +58,7 @@ def job_json(job: Job, blocked: dict[int, str], lab: LabPaths) -> dict[str, Any]
         "array": job.array,
         "part": job.part,
         "asked": asked,
+        "network": network(request.strategy, request.insecure_ports),
         "members": [{"name": one.name, "task": one.task} for one in job.members],
         "log": str(lab.tasks / job.members[0].task / "log"),
         "files_removed": files_removed(job.id, lab),

@@ -101,6 +101,9 @@ class JobWish(BaseModel):
     strategy: Strategy | None = Field(
         None, validate_default=True, description="How they do: mirrored, multiworker, ps or horovod."
     )
+    insecure_ports: bool = Field(
+        False, description="Give workers that connect to each other the network, and leave their ports open to others."
+    )
     cpus: int = Field(0, ge=0, le=4096, description="CPUs; 0: those that go with its GPUs, else all.")
     memory: Annotated[int, BeforeValidator(parse_memory)] = Field(
         0, description='The most memory that it may take: "8g"; empty: no limit of its own.'
@@ -162,4 +165,5 @@ class JobWish(BaseModel):
             inputs=tuple(self.inputs),
             workers=self.workers,
             strategy=self.strategy or "",
+            insecure_ports=self.insecure_ports,
         )

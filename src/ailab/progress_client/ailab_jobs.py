@@ -197,6 +197,7 @@ class Jobs:
         cwd: str | None = None,
         workers: int | None = None,
         strategy: str | None = None,
+        insecure_ports: bool | None = None,
         cpus: int | None = None,
         memory: str | int | None = None,
         gpus: int | None = None,

@@ -13,7 +13,7 @@ from ailab_jobs import Job, JobsError, run, say
 
 # What is longer Linux does not take as one word of a command (execve(2), MAX_ARG_STRLEN).
 LONGEST_CELL = 100_000
-_FLAGS = ("resume",)
+_FLAGS = ("resume", "insecure_ports")
 _LISTS = ("after", "inputs")
 _OTHERS = ("name", "cwd", "workers", "strategy", "cpus", "memory", "gpus", "gpu_fraction", "priority", "retries",
            "timeout", "grace", "at", "seed")  # fmt: skip

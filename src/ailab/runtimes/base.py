@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ailab.command import Finished
+from ailab.errors import AilabError
 from ailab.paths import LabPaths
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class TaskSpec(Stored):
     image: str = ""
     mounts: tuple[Mount, ...] = ()
     gang: str = ""
+    open_ports: bool = False
     attempt: int = 0
 
     @classmethod
@@ -188,14 +190,16 @@ class Site:
     """Where a task stands: what is where for it, which need not be where it is for us.
 
     `python` is one that has ailab; `lab` are the lab's files as the task sees them; it has to `listen` on that address
-    for `Runtime.connect` to lead to it. `peers` is the host at which the others of its gang reach it, {task} in the
-    place of its id: at every port on which it listens on all addresses.
+    for `Runtime.connect` to lead to it. `peers` is the host at which the others of its gang reach it on their private
+    network, `open_peers` where they have none, {task} in the place of its id: at every port on which it listens on all
+    addresses.
     """
 
     python: str
     lab: LabPaths
     listen: str
     peers: str
+    open_peers: str
     capabilities: frozenset[Capability] = frozenset()
 
 
@@ -208,6 +212,11 @@ class Runtime(ABC):
     @abstractmethod
     def site(self, kind: str, lab: LabPaths) -> Site:
         """Where a task of that kind would stand, of a lab whose files are there for us."""
+
+    @abstractmethod
+    def no_private_network(self, kind: str) -> AilabError | None:
+        """Why the tasks of a gang cannot have a private network, and what to do; None where they can. It is tried, in
+        some milliseconds."""
 
     @abstractmethod
     def start(self, spec: TaskSpec) -> Seen:

@@ -25,6 +25,10 @@ _TEMPORARY = {"/tmp": "rw,exec,nosuid,nodev,mode=1777"}  # noqa: S108  in the co
 CLOSED: dict[str, Any] = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"]}
 # The label of a container that runs a task: the task's id.
 TASK_LABEL = "org.ailab.task"
+# The label of all that is of one folder of tasks: which folder.
+WHOSE_LABEL = "org.ailab.tasks"
+# How the engine names the network of another container.
+OF_CONTAINER = "container:"
 # The label of what belongs to a gang: its name.
 GANG_LABEL = "org.ailab.gang"
 # Who a container runs as where that would be root: nobody.
@@ -52,8 +56,8 @@ def make(
     network: str,
     published: dict[str, int],
 ) -> str:
-    """Make the container, not started yet; returns its id. `published` has the ports of this machine that it is to get
-    again; for the others the engine chooses.
+    """Make the container, not started yet; returns its id. `network` is an id, or `container:ID`. `published` has
+    the ports of this machine that it is to get again; for the others the engine chooses.
 
     Raises what the SDK does.
     """
@@ -90,12 +94,8 @@ def make(
         user=user,
         ports=ports,
         labels=labels,
-        hostname=spec.name[:63],
         host_config=host,
-        # By its id the others of its gang find it.
-        networking_config=client.api.create_networking_config(
-            {network: client.api.create_endpoint_config(aliases=[spec.id])}
-        ),
+        **({} if network.startswith(OF_CONTAINER) else _named(client, spec, network)),
     )
     return str(made["Id"])
 
@@ -106,6 +106,15 @@ def outside(mounts: Iterable[Mount], inside: str) -> str | None:
         if Path(inside).is_relative_to(mount.target):
             return str(Path(mount.source) / Path(inside).relative_to(mount.target)) if mount.source else None
     return None
+
+
+def _named(client: DockerClient, spec: TaskSpec, network: str) -> dict[str, Any]:
+    """What a container is called on a network; by its id the others of its gang find it there."""
+    endpoint = client.api.create_endpoint_config(aliases=[spec.id])
+    return {
+        "hostname": spec.name[:63],
+        "networking_config": client.api.create_networking_config({network: endpoint}),
+    }
 
 
 def _bind(mount: Mount) -> Any:

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ailab import engine, engine_gpus, files
 from ailab.command import Finished
 from ailab.engine import EngineError
-from ailab.errors import Conflict, NotFound
+from ailab.errors import AilabError, Conflict, NotFound
 from ailab.i18n import _
 from ailab.paths import IMAGE_HOME, IMAGE_LAB, LabPaths, MachinePaths
-from ailab.runtimes import cgroup, container, container_end, container_log, kept_log, networks, processes, task_files
+from ailab.runtimes import cgroup, container, container_end, container_log, kept_log, processes, task_files
 from ailab.runtimes.base import Capability, Limits, Runtime, Seen, Site, TaskSpec, TaskState, Usage
 from ailab.runtimes.container_exec import run_in
+from ailab.runtimes.container_network import network_of, remove_network
 from ailab.runtimes.reasons import GPUS_LOST
 from ailab.runtimes.terminal import ContainerTerminal, Terminal
 from ailab.waiting import TimedOut, wait_for
@@ -65,14 +66,15 @@ class DockerRuntime(Runtime):
         return f"ailab-{self._whose}-{task_id}"
 
     def _labels(self, task_id: str) -> dict[str, str]:
-        return {container.TASK_LABEL: task_id, "org.ailab.tasks": self._whose}
-
-    def _gang_labels(self, gang: str) -> dict[str, str]:
-        return {container.GANG_LABEL: gang, "org.ailab.tasks": self._whose}
+        return {container.TASK_LABEL: task_id, container.WHOSE_LABEL: self._whose}
 
     def site(self, kind: str, lab: LabPaths) -> Site:
         python = MachinePaths(IMAGE_HOME).control / "current/bin/python"
-        return Site(str(python), LabPaths(IMAGE_LAB), "0.0.0.0", "{task}", self.capabilities)  # noqa: S104
+        # What listens on a container's loopback is reached by nobody; on its network there is nobody else.
+        return Site(str(python), LabPaths(IMAGE_LAB), "0.0.0.0", "127.0.0.1", "{task}", self.capabilities)  # noqa: S104
+
+    def no_private_network(self, kind: str) -> AilabError | None:
+        return None
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
@@ -102,13 +104,12 @@ class DockerRuntime(Runtime):
         from docker.errors import APIError
 
         name, labels = self._name(spec.id), self._labels(spec.id)
-        gang = self._gang_labels(spec.gang)
-        labels |= {"org.ailab.attempt": str(kept["attempt"]), **gang}
+        labels |= {"org.ailab.attempt": str(kept["attempt"]), container.GANG_LABEL: spec.gang}
         with engine.told():
             wishes: list[dict[str, int]] = [kept["published"], {}]
             for published in wishes:
                 try:
-                    network = networks.of_gang(client, name, gang) if spec.gang else networks.make(client, name, labels)
+                    network = network_of(client, spec, name, labels)
                     made = container.make(client, spec, name=name, labels=labels, network=network, published=published)
                     client.api.start(made)
                     break
@@ -247,10 +248,8 @@ class DockerRuntime(Runtime):
         for one in client.api.containers(all=True, filters=wanted):
             with contextlib.suppress(APIError):  # another removes it at this moment
                 client.api.remove_container(one["Id"], v=True, force=True)
-        networks.remove_all(client, labels)
         known = self.spec(task_id)
-        if known is not None and known.gang:
-            networks.remove_unused(client, self._gang_labels(known.gang))
+        remove_network(client, labels, known.gang if known is not None else "")
 
     def spec(self, task_id: str) -> TaskSpec | None:
         return task_files.read_spec(self._of(task_id))

@@ -1,4 +1,4 @@
-"""A network for each container, or for a gang: nobody else is on it, in a range of addresses that nothing here uses."""
+"""Bridges: one for each container, or for a gang with open ports, in a range of addresses that nothing here uses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make(client: DockerClient, name: str, labels: dict[str, str], prefix: int = 
 
 def of_gang(client: DockerClient, name: str, labels: dict[str, str]) -> str:
     """The bridge that the containers of a gang have together, made by the first of them; returns its id."""
-    found = client.api.networks(filters=_with(labels))
+    found = client.api.networks(filters=with_labels(labels))
     return str(found[0]["Id"]) if found else make(client, name, labels, _GANG_PREFIX)
 
 
@@ -97,18 +97,12 @@ def remove_all(client: DockerClient, labels: dict[str, str]) -> None:
     """Remove the networks with these labels that nothing is on."""
     from docker.errors import APIError
 
-    for network in client.api.networks(filters=_with(labels)):
+    for network in client.api.networks(filters=with_labels(labels)):
         try:
             client.api.remove_network(network["Id"])
         except APIError:
             continue  # removed by another, or still in use: then its container's end removes it
 
 
-def remove_unused(client: DockerClient, labels: dict[str, str]) -> None:
-    """Remove the network of a gang of which no container is left."""
-    if not client.api.containers(all=True, filters=_with(labels)):
-        remove_all(client, labels)
-
-
-def _with(labels: dict[str, str]) -> dict[str, Any]:
+def with_labels(labels: dict[str, str]) -> dict[str, Any]:
     return {"label": [f"{name}={value}" for name, value in labels.items()]}

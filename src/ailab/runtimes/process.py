@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 import psutil
 
 from ailab import command, files
-from ailab.errors import Conflict, NotFound
+from ailab.errors import AilabError, Conflict, NotFound
 from ailab.events import now
 from ailab.i18n import _
 from ailab.paths import LabPaths
-from ailab.runtimes import cgroup, kept_log, processes, task_files
+from ailab.runtimes import cgroup, kept_log, private_network, processes, task_files
 from ailab.runtimes.base import Limits, Runtime, Seen, Site, TaskSpec, TaskState, Usage
 from ailab.runtimes.limits import variables_under
 from ailab.runtimes.pinning import Pins
@@ -31,7 +31,6 @@ from ailab.runtimes.terminal import LocalTerminal, Terminal
 from ailab.unreadable import unreadable
 from ailab.waiting import wait_for
 
-_SHIM = Path(__file__).with_name("shim.py")
 START_SECONDS = 10.0
 KILL_SECONDS = 10.0
 # How long a task may take to end whose specification cannot be read any more.
@@ -53,7 +52,11 @@ class ProcessRuntime(Runtime):
         return task_files.folder_of(self._folder, task_id)
 
     def site(self, kind: str, lab: LabPaths) -> Site:
-        return Site(sys.executable, lab, "127.0.0.1", "127.0.0.1", self.capabilities)
+        loopback = "127.0.0.1"
+        return Site(sys.executable, lab, loopback, loopback, loopback, self.capabilities)
+
+    def no_private_network(self, kind: str) -> AilabError | None:
+        return private_network.refusal()
 
     def start(self, spec: TaskSpec) -> Seen:
         folder = self._of(spec.id)
@@ -71,14 +74,16 @@ class ProcessRuntime(Runtime):
                 (folder / name).unlink(missing_ok=True)
             kept = {"spec": _told_of_quota(spec).to_json(), "attempt": spec.attempt or seen.attempt + 1}
             kept |= {"token": f"{spec.id}-{secrets.token_hex(8)}", "boot": _boot()}
-            kept["place"] = task_files.identity(folder)
+            kept |= {"place": task_files.identity(folder), "network": self._network(spec)}
             kept |= {"on_cpus": self._pins.choose(spec.id, spec.cpus)}
             kept |= {"dropped": _("[The disk was full: {bytes} bytes of output are missing here.]")}
             task_files.write_kept(folder, kept)
             # Looking at those that have ended lets the system forget them.
             self._shims = [started for started in self._shims if started.poll() is None]
             shim = command.start_detached(
-                [sys.executable, "-I", "-S", _SHIM, folder], log=folder / "shim.log", env={"PATH": os.defpath}
+                [sys.executable, "-I", "-S", private_network.SHIM, folder],
+                log=folder / "shim.log",
+                env={"PATH": os.defpath},
             )
             self._shims.append(shim)
             wait_for(
@@ -88,6 +93,17 @@ class ProcessRuntime(Runtime):
                 first=0.005,
             )
             return self.poll(spec.id)
+
+    def _network(self, spec: TaskSpec) -> dict[str, str | None] | None:
+        """For the shim: whether its task has a network of its gang's own, and in which task's folder it finds one that
+        is there already."""
+        if not spec.gang or spec.open_ports:
+            return None
+        for folder in sorted(self._folder.glob(f"{spec.gang}-*")):
+            other = task_files.read_spec(folder) if files.is_locked(folder / "lock") else None
+            if other is not None and other.gang == spec.gang and folder.name != spec.id:
+                return {"gang": str(folder)}
+        return {"gang": None}
 
     def poll(self, task_id: str) -> Seen:
         folder = self._of(task_id)

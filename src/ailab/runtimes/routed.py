@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ailab.command import Finished
+from ailab.errors import AilabError
 from ailab.paths import LabPaths
 from ailab.runtimes import task_files
 from ailab.runtimes.base import Limits, Runtime, Seen, Site, TaskKind, TaskSpec, TaskState, Usage
@@ -34,6 +35,9 @@ class RoutedRuntime(Runtime):
 
     def site(self, kind: str, lab: LabPaths) -> Site:
         return self._place(kind).site(kind, lab)
+
+    def no_private_network(self, kind: str) -> AilabError | None:
+        return self._place(kind).no_private_network(kind)
 
     def start(self, spec: TaskSpec) -> Seen:
         having = self._having(spec.id)

@@ -4,6 +4,9 @@ Run as `python -I -S shim.py FOLDER` in a session of its own. FOLDER/spec.json s
 FOLDER/lock for its life, which is how others know that it lives; a pid alone may be another's by now. It is the
 reaper of all that the task starts (PR_SET_CHILD_SUBREAPER), so nothing is left when it says that the task has ended;
 and the task dies with it (PR_SET_PDEATHSIG), so no task runs without somebody to write its end down.
+
+A task of a gang runs in a network of the gang's own. Its shim does too: the network lasts as long as one of them.
+`python -I -S shim.py --try-network` tells by its status, and on standard error, whether there can be such a network.
 """
 
 import ctypes
@@ -13,12 +16,21 @@ import os
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 
 PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+# Of netdevice(7) and capget(2).
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
+CAPABILITY_VERSION_3 = 0x20080522
 TICK = 0.2
+JOIN_SECONDS = 5.0
 
 
 def now():
@@ -50,6 +62,84 @@ def reserve(folder):
     except OSError:
         pass
     os.close(descriptor)
+
+
+def call(function, *words):
+    """Call a function of libc's; raises OSError where it fails."""
+    if function(*words) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def enter_network(gang):
+    """Enter the network of the task in the folder `gang`; a new one where that has ended, or where there is no `gang`.
+
+    Both are namespaces (user_namespaces(7), network_namespaces(7)) that an account without privileges may make: in one
+    there is this account alone, under its own number, in the other loopback alone. No capability in them is kept.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not (gang and join_network(libc, gang)):
+        make_network(libc)
+    give_up_capabilities(libc)
+
+
+def make_network(libc):
+    uid, gid = os.geteuid(), os.getegid()
+    call(libc.unshare, CLONE_NEWUSER | CLONE_NEWNET)
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some_socket:
+        fcntl.ioctl(some_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
+    # The last of these says to those who join that all is there.
+    for name, text in (("setgroups", "deny"), ("gid_map", f"{gid} {gid} 1"), ("uid_map", f"{uid} {uid} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def join_network(libc, gang):
+    """Whether there was a network to enter. A shim that has just begun may still be making it."""
+    deadline = time.monotonic() + JOIN_SECONDS
+    while time.monotonic() < deadline:
+        pid = holder(gang)
+        if pid is None:
+            return False
+        try:
+            user = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            net = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            with open(f"/proc/{pid}/uid_map", encoding="ascii") as file:
+                is_made = file.read() and not os.path.samestat(os.fstat(user), os.stat("/proc/self/ns/user"))
+        except FileNotFoundError:
+            continue
+        # The pid was its own when the descriptors were opened only if it still is.
+        if is_made and holder(gang) == pid:
+            call(libc.setns, user, CLONE_NEWUSER)
+            call(libc.setns, net, CLONE_NEWNET)
+            return True
+        os.close(user)
+        os.close(net)
+        select.select([], [], [], 0.01)
+    raise TimeoutError("the network of its gang is not there")
+
+
+def holder(folder):
+    """The pid of the shim that lives for the task in `folder`."""
+    try:
+        with open(os.path.join(folder, "lock"), encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def give_up_capabilities(libc):
+    """Have none, and get none by running a program, which root would otherwise."""
+    capability = 0
+    while libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+        capability += 1
+    call(libc.capset, struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24))
 
 
 class Log:
@@ -144,7 +234,7 @@ class Shim:
         with open(os.path.join(folder, "spec.json"), encoding="utf-8") as source:
             kept = json.load(source)
         self.spec, self.attempt, self.token = kept["spec"], kept["attempt"], kept["token"]
-        self.on_cpus, self.dropped = kept["on_cpus"], kept["dropped"]
+        self.on_cpus, self.dropped, self.network = kept["on_cpus"], kept["dropped"], kept["network"]
         self.stopping = self.kill_at = None
         self.status = None
 
@@ -270,7 +360,16 @@ class Shim:
         self.drain(reader, log)
 
 
+def try_network():
+    try:
+        enter_network(None)
+    except OSError as error:
+        sys.exit(error.strerror)
+
+
 def main():
+    if sys.argv[1] == "--try-network":
+        return try_network()
     folder = sys.argv[1]
     lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -280,7 +379,14 @@ def main():
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    Shim(folder).run()
+    shim = Shim(folder)
+    if shim.network is not None:
+        try:
+            enter_network(shim.network["gang"])
+        except OSError as error:
+            # The last line that it writes says why there is no task.
+            sys.exit(f"no private network: {error.strerror or error} (ailab doctor)")
+    shim.run()
 
 
 if __name__ == "__main__":

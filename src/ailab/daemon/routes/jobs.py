@@ -16,11 +16,12 @@ from ailab.i18n import _
 from ailab.jobs import schedules
 from ailab.jobs.code_store import CodeStore
 from ailab.jobs.differences import diff
+from ailab.jobs.gangs import network
 from ailab.jobs.snapshots import Snapshot
 from ailab.jobs.wish import JobWish
 from ailab.resources.ledger import Need, refuse_never
 from ailab.validation import RowId
-from ailab.working import refuse_impossible, refuse_strategy
+from ailab.working import refuse_impossible, refuse_network, refuse_strategy
 
 router = APIRouter(tags=["jobs"])
 
@@ -44,7 +45,8 @@ def _parts(request: Request) -> Parts:
 
 @router.post("/jobs")
 def submit(request: Request, submission: Submission) -> dict[str, Any]:
-    """Queue a job, or the parts of an array, or note a schedule. Answers with their ids."""
+    """Queue a job, or the parts of an array, or note a schedule. Answers with their ids, and the network of the workers
+    where they connect to each other."""
     return submitted(_parts(request), submission.owner, submission.wish)
 
 
@@ -58,9 +60,10 @@ def submitted(parts: Parts, owner: str, wish: JobWish) -> dict[str, Any]:
     one = wanted[0]
     refuse_never(capacity, *(Need(one.cpus, one.memory_bytes, one.gpus, one.gpu_fraction),) * one.workers)
     if wish.every:
-        return {"schedule": schedules.add(parts.lab.store, wish, owner=owner, cpus=cpus), "jobs": []}
+        schedule = schedules.add(parts.lab.store, wish, owner=owner, cpus=cpus)
+        return {"schedule": schedule, "jobs": [], "network": network(one.strategy, one.insecure_ports)}
     ids = parts.jobs.submit(wanted, owner=owner, actor=owner)
-    return {"schedule": None, "jobs": ids}
+    return {"schedule": None, "jobs": ids, "network": network(one.strategy, one.insecure_ports)}
 
 
 def default_cpus(parts: Parts, gpus: int, workers: int) -> int:
@@ -124,9 +127,11 @@ def repeated(parts: Parts, user: str, job: int) -> dict[str, Any]:
     parts.lab.generations.get(generation)
     # Nobody collects it before the new job is written down.
     CodeStore(parts.lab.paths.snapshots).use_anew(code)
+    connected = network(before.request.strategy, before.request.insecure_ports)
+    refuse_network(parts.lab, connected)
     again = replace(before.request, code=code, generation=generation, after=(), not_before=0.0)
     ids = parts.jobs.submit([again], owner=user, actor=user, snapshot=before.snapshot, repeats=job)
-    return {"schedule": None, "jobs": ids}
+    return {"schedule": None, "jobs": ids, "network": connected}
 
 
 @router.get("/jobs/{job}/diff/{other}")
