@@ -28,8 +28,9 @@ def install() -> None:
 
     def failure(handler: BaseHandler, error: BaseException) -> None:
         # JupyterHub lets through what its OAuth library says of a malformed request, and answers 500.
-        malformed = isinstance(error, OAuth2Error)
-        plain_failure(handler, web.HTTPError(400, str(error.description)) if malformed else error)
+        if isinstance(error, OAuth2Error):
+            error = web.HTTPError(400, str(error.description))
+        plain_failure(handler, error)
 
     async def prepare(handler: BaseHandler) -> None:
         await plain_prepare(handler)

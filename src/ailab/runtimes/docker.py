@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ailab import engine, engine_gpus, files
 from ailab.command import Finished
-from ailab.engine import EngineError
 from ailab.errors import AilabError, Conflict, NotFound
 from ailab.i18n import _
 from ailab.paths import IMAGE_HOME, IMAGE_LAB, LabPaths, MachinePaths
@@ -54,7 +53,7 @@ class DockerRuntime(Runtime):
         self._groups: dict[tuple[int, int | None], cgroup.Group | None] = {}
 
     def _client(self, patience: float = 60.0) -> DockerClient:
-        """An engine that answered once. Raises `EngineError`."""
+        """An engine that answered once. Raises `engine.EngineError`."""
         if patience not in self._clients:
             self._clients[patience] = engine.connect(patience)
         return self._clients[patience]
@@ -166,7 +165,7 @@ class DockerRuntime(Runtime):
             return Seen(TaskState.starting, attempt=attempt)
         try:
             seen = self._inspect(task_id, attempt)
-        except EngineError as silent:
+        except engine.EngineError as silent:
             (folder / "unanswered").touch()
             return Seen(TaskState.unknown, reason=silent.message, attempt=attempt)
         if seen is not None and seen["State"]["Status"] in _ALIVE:
@@ -202,7 +201,7 @@ class DockerRuntime(Runtime):
         return self._groups[process]
 
     def _inspect(self, task_id: str, attempt: int) -> dict[str, Any] | None:
-        """The container of this attempt; None where there is none. Raises `EngineError`."""
+        """The container of this attempt; None where there is none. Raises `engine.EngineError`."""
         from docker.errors import NotFound as NoContainer
 
         with engine.told():
@@ -229,14 +228,14 @@ class DockerRuntime(Runtime):
         it from the engine, and does this then."""
         if task_files.read_end(folder, attempt) is None:
             return
-        with contextlib.suppress(EngineError), files.locked_if_free(folder / "following") as unread:
+        with contextlib.suppress(engine.EngineError), files.locked_if_free(folder / "following") as unread:
             if unread:
                 with engine.told():
                     self._clear(self._client(), folder.name)
 
     def _keep_output(self, folder: Path, kept: dict[str, Any], container_id: str) -> None:
         limit = TaskSpec.from_json(kept["spec"]).log_bytes
-        with contextlib.suppress(EngineError), engine.told():
+        with contextlib.suppress(engine.EngineError), engine.told():
             kept_log.append(folder, self._output(container_id), limit)
 
     def _clear(self, client: DockerClient, task_id: str) -> None:
@@ -368,7 +367,7 @@ class DockerRuntime(Runtime):
             return None
         try:
             lost = engine_gpus.has_lost_devices(self._client(_LOOK_SECONDS), self._name(task_id))
-        except EngineError:
+        except engine.EngineError:
             return None
         return GPUS_LOST if lost else None
 
@@ -381,7 +380,7 @@ class DockerRuntime(Runtime):
     def remove(self, task_id: str) -> None:
         if self.poll(task_id).state not in (TaskState.absent, TaskState.exited):
             raise Conflict(_("{task} still runs.").format(task=task_id), remedy=_("Stop it first."))
-        with contextlib.suppress(EngineError), engine.told():
+        with contextlib.suppress(engine.EngineError), engine.told():
             self._clear(self._client(), task_id)
         shutil.rmtree(self._of(task_id), ignore_errors=True)
 
@@ -391,9 +390,9 @@ class _Refused(Exception):
 
 
 def _known(seen: Seen) -> Seen:
-    """Raises `EngineError` for a task of which nothing can be said: it can be neither started nor stopped."""
+    """Raises `engine.EngineError` for a task of which nothing can be said: it can be neither started nor stopped."""
     if seen.state == TaskState.unknown:
-        raise EngineError(seen.reason or "", remedy=_("See how it is: docker info"))
+        raise engine.EngineError(seen.reason or "", remedy=_("See how it is: docker info"))
     return seen
 
 
