@@ -8,6 +8,7 @@ import hashlib
 import os
 import pwd
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from ailab.waiting import wait_for
 _OF_THE_MACHINE = (".config/pip", ".config/uv", ".pip", ".npmrc", ".pyenv", ".local/share/uv/python")
 _FOREIGN = ("AILAB_COMMAND", "AILAB_LAB", "SUDO_USER", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 _PREFIX = "ailab-check-"
+# A folder with a file for each account that this run has made.
+_MADE, _MADE_VARIABLE = pytest.StashKey[Path](), "AILAB_CHECK_ACCOUNTS"
 _REAL_HOME = Path.home()
 
 
@@ -116,6 +119,7 @@ def _ensure_account(machine: Path) -> str:
             words = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", str(machine / "home")]
             number = ["--uid", str(owner)] if free else []
             subprocess.run([*words, *number, "--shell", "/usr/sbin/nologin", name], check=True)
+            (Path(os.environ[_MADE_VARIABLE]) / name).touch()
         if owner not in (0, pwd.getpwnam(name).pw_uid):
             subprocess.run(["chown", "-Rh", f"--from={owner}", f"{name}:{name}", str(machine)], check=True)
     return name
@@ -160,11 +164,16 @@ def own_machine() -> Path:
     return home
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # The first process of a run; its workers inherit the variable.
+    if not hasattr(config, "workerinput"):
+        config.stash[_MADE] = Path(tempfile.mkdtemp(prefix="ailab-check-"))
+        os.environ[_MADE_VARIABLE] = str(config.stash[_MADE])
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the run's account, where this run's first process ends and no process of it is left."""
-    if hasattr(config, "workerinput") or os.geteuid() != 0:
-        return
-    name = _account_of_folder(_machine_folder())
-    with contextlib.suppress(KeyError):
-        pwd.getpwnam(name)
-        subprocess.run(["userdel", name], check=False, capture_output=True)
+    """Remove the account that this run has made, unless a process of it is left."""
+    for note in config.stash[_MADE].iterdir() if _MADE in config.stash else ():
+        subprocess.run(["userdel", note.name], check=False, capture_output=True)
+    if _MADE in config.stash:
+        shutil.rmtree(config.stash[_MADE])

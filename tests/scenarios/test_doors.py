@@ -5,17 +5,19 @@ from __future__ import annotations
 import http.client
 import os
 import pwd
+import secrets
 import socket
 import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import psutil
 import pytest
-from conftest import CommandLine
+from conftest import CommandLine, made_lab
 from rooms import kernel, listening, processes_of, tasks
 from web_door import web_door
 
@@ -24,7 +26,6 @@ from ailab.settings_file import set_value
 
 pytestmark = pytest.mark.lab
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace needs root: no other machine was tried")
-HERE, THERE = "198.18.0.1", "198.18.0.2"
 
 
 def test_nothing_of_the_lab_runs_as_root(science: CommandLine) -> None:
@@ -40,9 +41,9 @@ def test_nothing_of_the_lab_runs_as_root(science: CommandLine) -> None:
 def test_secrets_are_closed_and_in_no_command_line(science: CommandLine) -> None:
     for folder in (science.paths.state, science.paths.secrets, science.paths.tasks, science.paths.run):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    secrets = [path.read_text() for path in science.paths.secrets.iterdir()]
+    told = [path.read_text() for path in science.paths.secrets.iterdir()]
     shown = " ".join(" ".join(process.cmdline()) for process in processes_of(science))
-    assert secrets and not any(secret in shown for secret in secrets)
+    assert told and not any(secret in shown for secret in told)
 
 
 def test_every_port_is_on_loopback_and_wants_a_login(science: CommandLine) -> None:
@@ -82,21 +83,32 @@ def is_pipe(port: int) -> bool:
 
 
 @contextmanager
-def another_machine() -> Iterator[tuple[str, ...]]:
-    """A network namespace of its own, joined to this machine by a cable; the words that run a command in it."""
-    make = ["ip netns add ailabtest", "ip link add ailab0 type veth peer name ailab1 netns ailabtest",
-            f"ip addr add {HERE}/30 dev ailab0", "ip link set ailab0 up",
-            f"ip -n ailabtest addr add {THERE}/30 dev ailab1", "ip -n ailabtest link set ailab1 up"]  # fmt: skip
+def another_machine() -> Iterator[tuple[tuple[str, ...], str]]:
+    """A network namespace of its own, joined to this machine by a cable; the words that run a command in it, and this
+    machine's address at the cable. Names and addresses (RFC 2544's, for tests) are this one's alone."""
+    number = secrets.randbelow(2**14)
+    name, near, far = (f"ailab-{part}{number}" for part in ("t", "n", "f"))
+    here, there = (f"198.18.{number // 64}.{number % 64 * 4 + host}" for host in (1, 2))
+    make = [f"ip netns add {name}", f"ip link add {near} type veth peer name {far} netns {name}",
+            f"ip addr add {here}/30 dev {near}", f"ip link set {near} up",
+            f"ip -n {name} addr add {there}/30 dev {far}", f"ip -n {name} link set {far} up"]  # fmt: skip
     try:
         for words in make:
             subprocess.run(words.split(), check=True)
-        yield ("ip", "netns", "exec", "ailabtest")
+        yield ("ip", "netns", "exec", name), here
     finally:
-        subprocess.run(["ip", "netns", "del", "ailabtest"], check=False)
-        subprocess.run(["ip", "link", "del", "ailab0"], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], check=False)
+        subprocess.run(["ip", "link", "del", near], check=False, capture_output=True)
 
 
-def open_from(there: tuple[str, ...], ports: list[int]) -> set[int]:
+@pytest.fixture(scope="module")
+def watched(machine_home: Path) -> Iterator[tuple[CommandLine, Any]]:
+    """A lab of this file, whose settings and logins are tried; what its first `up` said."""
+    with made_lab(machine_home, "science") as line:
+        yield line, line.up()
+
+
+def open_from(there: tuple[str, ...], here: str, ports: list[int]) -> set[int]:
     """Which of `ports` of this machine can be connected to from there."""
     code = """
 import socket, sys
@@ -105,24 +117,27 @@ for port in sys.argv[2:]:
     except OSError: continue
     print(port)
 """
-    words = [*there, "python3", "-c", code, HERE, *map(str, ports)]
+    words = [*there, "python3", "-c", code, here, *map(str, ports)]
     return {int(port) for port in subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()}
 
 
 @needs_root
 @pytest.mark.root
-def test_another_machine_sees_nothing_by_default_and_then_only_the_web_port(another: CommandLine) -> None:
-    user = another.up()["login"]["user"]
+def test_another_machine_sees_nothing_by_default_and_then_only_the_web_port(
+    watched: tuple[CommandLine, Any],
+) -> None:
+    another, up = watched
+    user = up["login"]["user"]
     kernel_client.execute(web_door(another, user), kernel(another, user), "1 + 1")
     ports = sorted({port for _address, port in listening(another)})
     assert len(ports) >= 2
-    with another_machine() as there:
-        assert open_from(there, ports) == set()
+    with another_machine() as (there, here):
+        assert open_from(there, here, ports) == set()
         set_value(another.paths.settings, "access", "bind", "0.0.0.0")
         widened = another.up()
         assert widened["state"] == "ready"
         ports = sorted({port for _address, port in listening(another)})
-        assert len(ports) >= 2 and open_from(there, ports) == {another.web[1]}
+        assert len(ports) >= 2 and open_from(there, here, ports) == {another.web[1]}
 
 
 def log_in(lab: CommandLine, user: str, password: str) -> int:
@@ -139,8 +154,9 @@ def log_in(lab: CommandLine, user: str, password: str) -> int:
     return connection.getresponse().status
 
 
-def test_five_wrong_passwords_lock_the_account(another: CommandLine) -> None:
-    login: dict[str, Any] = another.up()["login"]
+def test_five_wrong_passwords_lock_the_account(watched: tuple[CommandLine, Any]) -> None:
+    another, up = watched
+    login = up["login"]
     user, password = login["user"], login["password"]
     for _attempt in range(5):
         assert log_in(another, user, "wrong") in (200, 403)

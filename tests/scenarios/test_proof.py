@@ -51,7 +51,13 @@ def built(minor: str, machine: MachinePaths, lab: LabPaths) -> Generation:
     return Generations(machine, lab).build(STACK, shipped, python, uv, lambda _text: None)[0]
 
 
-@pytest.mark.parametrize("minor", STACK.pythons)
+# The check has the oldest Python and the newest, ./check --long those between as well.
+BETWEEN = STACK.pythons[1:-1]
+
+
+@pytest.mark.parametrize(
+    "minor", [pytest.param(minor, marks=pytest.mark.long if minor in BETWEEN else ()) for minor in STACK.pythons]
+)
 def test_the_whole_proof_passes(machine: MachinePaths, lab: LabPaths, minor: str) -> None:
     made = built(minor, machine, lab)
     found = verify(made)

@@ -43,15 +43,7 @@ def english(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(command, "_secrets", set())
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    monkeypatch.setattr("ailab.cli.doctor.locate_lab", _near(tmp_path))
     yield
-
-
-def _near(tmp_path: Path) -> Any:
-    """`locate_lab`, but the default lab of this machine is not looked at."""
-    from ailab.paths import locate_lab
-
-    return lambda named, start, _environ: locate_lab(named, start, {"HOME": str(tmp_path)})
 
 
 def run(facts: Facts, *looks: Any, patience: float = 3.0) -> tuple[Result, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -62,6 +62,16 @@ def want_as_before(parts: Parts) -> TaskSpec:
     return spec
 
 
+def settle(parts: Parts, condition: Callable[[], bool], what: str) -> None:
+    """Reconcile as the daemon's loop does until the condition holds."""
+
+    def holds() -> bool:
+        parts.supervisor.reconcile()
+        return condition()
+
+    wait_for(holds, timeout=20, what=what)
+
+
 def sockets_of(parts: Parts) -> tuple[int | str, ...]:
     return (str(parts.lab.paths.workspace_socket("li")),)
 
@@ -71,7 +81,7 @@ def test_one_that_runs_is_replaced_and_keeps_its_token(parts: Parts) -> None:
     renew_stopped(parts)
     assert parts.supervisor.task(NAME).spec.ports == (36349,), "what runs is left until the old hub has gone"
     leave_tcp(parts)
-    wait_for(lambda: parts.supervisor.task(NAME).seen.attempt == 2, timeout=20, what="the next attempt")
+    settle(parts, lambda: parts.supervisor.task(NAME).seen.attempt == 2, "the next attempt")
     runs_as = parts.lab.runtime.spec(NAME)
     assert runs_as == parts.supervisor.task(NAME).spec and runs_as is not None
     assert runs_as.ports == sockets_of(parts) and runs_as.environment["JUPYTERHUB_API_TOKEN"] == "its own"
@@ -84,7 +94,7 @@ def test_a_kill_between_the_change_and_the_restart_is_made_good(parts: Parts) ->
     before = want_as_before(parts)
     parts.supervisor.respecify(replace(before, ports=sockets_of(parts)))
     leave_tcp(parts)
-    wait_for(lambda: parts.supervisor.task(NAME).seen.attempt == 2, timeout=20, what="the next attempt")
+    settle(parts, lambda: parts.supervisor.task(NAME).seen.attempt == 2, "the next attempt")
 
 
 def test_one_that_does_not_run_starts_at_its_socket(parts: Parts) -> None:
@@ -103,8 +113,8 @@ def test_one_that_cannot_be_started_otherwise_is_stopped(parts: Parts, monkeypat
     monkeypatch.setattr(workspace_renewal, "workspace_of", no_image)
     want_as_before(parts)
     leave_tcp(parts)
-    wait_for(lambda: parts.lab.runtime.poll(NAME).state == TaskState.exited, timeout=20, what="the end")
-    wait_for(lambda: not parts.supervisor.tasks(), timeout=20, what="the workspace to be wanted no more")
+    settle(parts, lambda: parts.lab.runtime.poll(NAME).state == TaskState.exited, "the end")
+    settle(parts, lambda: not parts.supervisor.tasks(), "the workspace to be wanted no more")
 
 
 class Proxy(UnixStreamServer):
