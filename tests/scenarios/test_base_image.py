@@ -38,6 +38,7 @@ def pinned(lab: CommandLine) -> Image:
 def test_two_bases_of_the_same_packages_are_the_same_and_say_nothing_of_this_machine(machine_home: Path) -> None:
     client: Any = engine.connect()
     first = image_base()
+    kept = client.api.inspect_image(first.reference)["Id"]
     with made_lab(machine_home, "science") as lab:
         said = lab.run("image", "base", timeout=600).stderr
         if pinned(lab).reference:  # the default, from a registry that can be reached from here
@@ -47,6 +48,8 @@ def test_two_bases_of_the_same_packages_are_the_same_and_say_nothing_of_this_mac
         second = pinned(lab)
     if second.apt != first.apt:  # Debian's packages have moved on since the first was made
         first = base.bootstrap(client, "", lambda _text: None)
+    else:
+        assert client.api.inspect_image(first.reference)["Id"] == kept, "it leaves no nameless copy"
     assert second.base == first.digest and second.apt == first.apt
     assert base.find(client, first.digest) == first.reference
     assert base.find(client, f"sha256:{'0' * 64}") is None

@@ -113,12 +113,13 @@ def bootstrap(client: DockerClient, mirror: str, tell: Callable[[str], None]) ->
             )
         except command.CommandFailed as error:
             raise _failed(error, mirror) from error
-        tell(_("handing the image to the engine"))
         digest = _digest(archive)
-        with told():
-            made = json.loads(client.api.import_image_from_file(str(archive)))
-        # Podman takes no tag with the file.
-        shelf.tag(client, str(made["status"]), [reference_of(digest)])
+        if find(client, digest) is None:
+            tell(_("handing the image to the engine"))
+            with told():
+                made = json.loads(client.api.import_image_from_file(str(archive)))
+            # Podman takes no tag with the file.
+            shelf.tag(client, str(made["status"]), [reference_of(digest)])
         return Base(reference_of(digest), digest, packages_in(archive))
 
 
