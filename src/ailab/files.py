@@ -167,7 +167,7 @@ def _acquire(path: Path, kind: int, timeout: float, tell: Callable[[str], None])
     except TimedOut:
         holder, pid = _described(path)
         raise Conflict(
-            _("{path} is held by {holder}, for more than {seconds:g} s.").format(
+            _("{path} was not free within {seconds:g} s: it is held by {holder}.").format(
                 path=path, holder=holder, seconds=timeout
             ),
             remedy=_("Wait for it to end, or end it: kill {pid}; then run the same command again.").format(

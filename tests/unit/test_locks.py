@@ -16,8 +16,10 @@ from conftest import CHECKOUT, reachable_folder
 
 from ailab import files, lock_holders
 from ailab.environments.halves import remove_open_locks
+from ailab.environments.uv import Uv
 from ailab.errors import Conflict
 from ailab.paths import MachinePaths
+from ailab.settings import MirrorsSection
 
 HOLD = """
 import fcntl, os, sys
@@ -242,3 +244,19 @@ def test_the_open_locks_of_an_earlier_ailab_go(tmp_path: Path) -> None:
         path.chmod(0o600 if path == kept[1] else 0o666)
     remove_open_locks(machine)
     assert not any(path.exists() for path in old) and all(path.exists() for path in kept)
+
+
+def test_the_locks_of_a_cache_that_was_open_are_made_again(tmp_path: Path) -> None:
+    """Another account may hold them since then; uv makes them where they are missing."""
+    locks = [tmp_path / "cache/uv/.lock", tmp_path / "cache/uv/wheels-v9/pypi/six/six.lock"]
+    package = tmp_path / "cache/uv/archive-v0/x/some/yarn.lock"
+    for path in (*locks, package):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    uv = Uv(MachinePaths(tmp_path), MirrorsSection())
+    uv.run("cache", "dir")
+    assert not any(path.exists() for path in locks) and package.exists()
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+    locks[0].touch()
+    uv.run("cache", "dir")
+    assert locks[0].exists(), "once is enough"

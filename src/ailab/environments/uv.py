@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -101,8 +102,7 @@ class Uv:
     ) -> str:
         """Run uv; its standard output. `needed_mb` is what the person is told when the disk is full, `source` where the
         packages come from when it is not the index, `config` uv's settings; `keep_open` as in `command.run`."""
-        # Each package in uv's cache has a lock that everybody may write who can enter.
-        closed_folder(self.machine.cache)
+        _close(self.machine.cache)
         variables = self.environment()
         if config is not None:
             del variables["UV_NO_CONFIG"]
@@ -123,3 +123,20 @@ class Uv:
                 remedy=_("What it printed is below; ailab up tries again."),
                 detail=error.detail,
             ) from error
+
+
+def _close(cache: Path) -> None:
+    """Let nobody else enter the folder of uv's cache, in which each package has a lock that everybody may write. Those
+    from before it was closed are removed once: others may still hold them."""
+    closed_folder(cache)
+    noted = cache / "closed"
+    if noted.exists():
+        return
+    for inside, folders, names in os.walk(cache / "uv"):
+        # What is unpacked there are packages.
+        folders[:] = [name for name in folders if not name.startswith("archive-")]
+        for path in (Path(inside, name) for name in names if name.endswith(".lock")):
+            with contextlib.suppress(OSError):
+                if path.stat().st_size == 0:
+                    path.unlink()
+    noted.touch()
