@@ -64,8 +64,8 @@ def add_portal_route(lab: LabPaths) -> bool:
 def drop_tcp_routes(lab: LabPaths) -> None:
     """Have the proxy lead nowhere but to sockets. One that does not run knows no routes."""
     with suppress(NotRunning):
-        _status, routes = _proxy_call(lab, "GET", "")
-        for path, route in (routes or {}).items():
+        status, routes = _proxy_call(lab, "GET", "")
+        for path, route in routes.items() if status == http.client.OK else ():
             if urlsplit(route["target"]).scheme != "http+unix":
                 _proxy_call(lab, "DELETE", quote(path.rstrip("/")))
 
