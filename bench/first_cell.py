@@ -21,6 +21,8 @@ READY_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 CELL = "import tensorflow as tf\nprint(float(tf.reduce_sum(tf.matmul(tf.ones((64, 64)), tf.ones((64, 64))))))"
 ANSWER = "262144.0"
+PASSWORD_PAGE = "/services/ailab/password"
+OWN_PASSWORD = "a password of mine"
 HARDENED = {
     "user": "4321:4321",
     "read_only": True,
@@ -46,15 +48,17 @@ class Browser:
     def __init__(self, port: int) -> None:
         self._port = port
         self._cookies: dict[str, str] = {}
+        self._next = ""
 
     def ask(self, method: str, path: str, body: str = "", kind: str = "") -> tuple[int, bytes]:
         """One request with what the answers before it have set; status and content."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=READY_SECONDS)
         headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
-        headers |= {"Content-Type": kind, "X-XSRFToken": self.token} if kind else {}
+        headers |= {"Content-Type": kind, "X-XSRFToken": self.token} if kind else {"Accept": "text/html"}
         connection.request(method, path, body or None, headers)
         answer = connection.getresponse()
         content = answer.read()
+        self._next = answer.getheader("Location", "")
         for name, value in answer.getheaders():
             if name.lower() == "set-cookie":
                 key, _equals, rest = value.partition("=")
@@ -77,15 +81,26 @@ class Browser:
         wait_for(ready, timeout=READY_SECONDS, what="the workspace", last=LOOK_SECONDS)
 
     def log_in(self, user: str, password: str) -> str:
-        """Log in by the form; a token of the hub's API for that person."""
+        """Log in by the form, and choose a password; a token of the hub's API for that person."""
         self.ask("GET", "/hub/login")
         form = urlencode({"username": user, "password": password, "_xsrf": self.token})
         status, content = self.ask("POST", "/hub/login", form, "application/x-www-form-urlencoded")
         assert status == http.client.FOUND, content
+        self._choose_password()
         self.ask("GET", "/hub/home")
         status, content = self.ask("POST", f"/hub/api/users/{user}/tokens", "{}", "application/json")
         assert status == http.client.CREATED, content
         return str(json.loads(content)["token"])
+
+    def _choose_password(self) -> None:
+        self._next = PASSWORD_PAGE
+        while self._next:
+            _status, content = self.ask("GET", self._next)
+        found = re.search(r'name="form_token" value="([^"]+)"', content.decode())
+        assert found, content
+        form = urlencode({"form_token": found[1], "new": OWN_PASSWORD, "again": OWN_PASSWORD})
+        status, content = self.ask("POST", PASSWORD_PAGE, form, "application/x-www-form-urlencoded")
+        assert status == http.client.SEE_OTHER, content
 
 
 def seconds_to_first_cell(client: Any, image: str) -> dict[str, float]:

@@ -33,7 +33,7 @@ class WebRoom:
         lab.make_private_folders()
         self.parts = Parts.of(lab)
         # A hash takes long on purpose.
-        self.parts.users.__dict__["_hasher"] = PasswordHasher(time_cost=1, memory_cost=8)
+        self.parts.users.__dict__["_hasher"] = PasswordHasher(time_cost=1, memory_cost=64)
         self.parts.users.add("ann", admin=True, actor="test")
         self.parts.users.change_password("ann", PASSWORD, current=None, address="")
         request = JobRequest(command=("true",), cwd="/", not_before=4e9)

@@ -28,6 +28,21 @@ def log_in(page: Any, url: str, user: str, password: str) -> None:
     page.click("input[type=submit], button[type=submit]")
 
 
+def enter(page: Any, link: str) -> None:
+    """Follow a login link; who has no password of their own yet chooses one."""
+    page.goto(link)
+    page.wait_for_selector("header nav a")
+    if page.url.endswith("/services/ailab/password"):
+        choose_password(page)
+
+
+def choose_password(page: Any) -> None:
+    page.fill("input[name=new]", PASSWORD)
+    page.fill("input[name=again]", PASSWORD)
+    page.click("form button")
+    page.wait_for_selector(".state")
+
+
 def shoot(page: Any, name: str) -> None:
     folder = Path(os.environ.get("AILAB_SCREENSHOTS") or tempfile.gettempdir())
     page.screenshot(path=str(folder / f"ailab-{name}.png"))

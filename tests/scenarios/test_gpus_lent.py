@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import submitted
 from other_daemon import other_daemon
@@ -53,8 +53,7 @@ def test_it_goes_to_a_job_and_comes_back(lab: CommandLine) -> None:
     assert sees(lab, user) == "sees 0"
     assert [lease["gpus"] for lease in lab.json("top")["leases"]] == [[{"id": "0", "share": 1.0}]]
     with opened_page("idle-gpus") as page:
-        page.goto(opened["url"])
-        page.wait_for_selector("header nav a")
+        enter(page, opened["url"])
         page.goto(f"{opened['url'].partition('/hub/')[0]}/user/{user}/lab")
         page.wait_for_selector(".jp-Launcher, .jp-DirListing")
         job_words = ("--gpus", "1", "--grace", "1s", "--", "sh", "-c", "echo on $CUDA_VISIBLE_DEVICES; sleep 600")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, needs_chromium]
@@ -27,9 +27,7 @@ def test_a_job_is_seen_and_stopped_on_its_page(science: CommandLine) -> None:
     (job,) = json.loads(science.run("run", "--json", *words).stdout)["jobs"]
     link = science.json("open")["url"]
     with opened_page("jobs") as page:
-        page.goto(link)
-        # The lab's page, or where a password is chosen first.
-        page.wait_for_selector("header nav a")
+        enter(page, link)
         page.goto(link.split("/hub/")[0] + "/services/ailab/jobs")
         page.locator("tr", has_text="curves").locator("progress").wait_for()
         shoot(page, "jobs")

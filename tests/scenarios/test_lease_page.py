@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import submitted
 
@@ -28,8 +28,7 @@ def test_the_page_follows_what_is_held(science: CommandLine) -> None:
     found = science.json("open")
     hub_client.start_server(science.paths, found["user"])
     with opened_page("leases") as page:
-        page.goto(found["url"])
-        page.wait_for_selector("header nav a")
+        enter(page, found["url"])
         page.goto(found["url"].split("/hub/")[0] + "/services/ailab/leases")
         page.locator("td", has_text=f"workspace-{found['user']}").wait_for()
         words = ("--name", "busy", "--cpus", "1", "--memory", "1g", "--grace", "1s", "--", "python", "-c", BUSY)

@@ -139,9 +139,10 @@ def hub_xsrf(page: httpx.Client) -> str:
 
 def test_a_one_time_password_opens_the_form_and_nothing_else(science: CommandLine, stranger: Person) -> None:
     host, port = science.web
-    auth = {"auth": {"username": stranger.name, "password": stranger.password}}
-    by_call = httpx.post(f"http://{host}:{port}/hub/api/users/{stranger.name}/tokens", json=auth)
-    assert by_call.status_code == 403
+    code = users_of(science).make_link_code(stranger.name, actor="test")
+    for brought in ({"username": stranger.name, "password": stranger.password}, {"code": code}):
+        tokens = f"http://{host}:{port}/hub/api/users/{stranger.name}/tokens"
+        assert httpx.post(tokens, json={"auth": brought}).status_code == 403
     with browser(science) as page:
         assert log_in(page, stranger.name, stranger.password).url.path == f"{PORTAL}password"
         for path in (

@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import ended
 from nbformat.v4 import new_code_cell, new_notebook
@@ -93,8 +93,7 @@ def test_from_jupyterlab(lab: CommandLine, folder: Path) -> None:
     url, user = found["url"], found["user"]
     before = max((one["id"] for one in lab.json("jobs", "--limit", "1")["jobs"]), default=0)
     with opened_page("notebook-job") as page:
-        page.goto(url)
-        page.wait_for_url("**/services/ailab/**")
+        enter(page, url)
         # As somebody who has come straight to JupyterLab: without a login at the portal.
         page.context.clear_cookies(name="ailab-session")
         base = url.partition("/hub/")[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -43,8 +43,7 @@ def notebook(science: CommandLine) -> Path:
 
 def open_notebook(page: Any, lab: CommandLine, notebook: Path) -> None:
     found = lab.json("open")
-    page.goto(found["url"])
-    page.wait_for_selector("header nav a")
+    enter(page, found["url"])
     base = found["url"].partition("/hub/")[0]
     page.goto(f"{base}/user/{found['user']}/lab/tree/notebooks/{notebook.name}")
     page.wait_for_selector(".jp-Notebook .jp-Cell:visible")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import needs_chromium, opened_page, shoot
+from browser import enter, needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import ended, submitted
 
@@ -60,8 +60,7 @@ def test_jobs_are_compared_on_a_page_in_mlflow_and_in_tensorboard(tensorflow: Co
     link = tensorflow.json("open")["url"]
     lab = link.split("/hub/")[0]
     with opened_page("tracking") as page:
-        page.goto(link)
-        page.wait_for_selector("header nav a")
+        enter(page, link)
         page.goto(f"{lab}/services/ailab/jobs")
         for job in jobs[:2]:
             page.check(f"input[name=job][value='{job}']")

@@ -22,6 +22,7 @@ from ailab import command
 from ailab.cli import main
 from ailab.client import Client, error_from
 from ailab.errors import AilabError
+from ailab.resources import ports
 from ailab.settings_file import load_settings
 
 # The small version, in the check; `long` is 3,000 in all.
@@ -114,11 +115,18 @@ def test_command_lines(room: WebRoom, count: int, tmp_path: Path, monkeypatch: p
     def no_program(words: Any, **_options: Any) -> Any:
         raise AilabError(f"{str(words[0])[:50]} would run", remedy="go on")
 
+    def is_free(_address: str, port: int) -> bool:
+        if port < 1024:
+            raise PermissionError
+        return True
+
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setattr(Client, "call", answered)
     monkeypatch.setattr(command, "run", no_program)
+    # As an ordinary account.
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(ports, "is_free", is_free)
     monkeypatch.setenv("AILAB_HOME", str(home))
     monkeypatch.setenv("AILAB_LANG", "en")
     monkeypatch.chdir(home)

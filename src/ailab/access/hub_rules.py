@@ -17,8 +17,8 @@ from ailab.i18n import _
 
 PASSWORD_PAGE = f"{PORTAL_PREFIX}password"
 PORTAL_CLIENT = "service-ailab"
-# What leads to that page and away from it, and what a workspace says of itself.
-_OPEN = re.compile(r"/hub/(login|login-link|logout|health|logo|static/.*|error/\d+|api/users/[^/]+/activity)")
+# What leads to that page and away from it.
+_OPEN = re.compile(r"/hub/(login|login-link|logout|health|logo|static/.*|error/\d+)")
 
 
 def install() -> None:
@@ -35,7 +35,9 @@ def install() -> None:
     async def prepare(handler: BaseHandler) -> None:
         await plain_prepare(handler)
         user = handler.current_user
-        if handler._finished or not isinstance(user, User) or _leads_to_password(handler):
+        # No token can be had without a password of one's own, but by a workspace of a person who has none yet.
+        by_token = getattr(handler, "_token_authenticated", False)
+        if handler._finished or by_token or not isinstance(user, User) or _leads_to_password(handler):
             return
         if await handler.authenticator.must_choose(user.name):
             if isinstance(handler, APIHandler):
@@ -48,9 +50,6 @@ def install() -> None:
 def _leads_to_password(handler: Any) -> bool:
     """Whether a person who has a one-time password needs this: the portal's own login, above all."""
     path = handler.request.path
-    if _OPEN.fullmatch(path):
-        return True
     if path == "/hub/api/oauth2/authorize":
         return bool(handler.get_argument("client_id", "") == PORTAL_CLIENT)
-    token = handler.get_token()
-    return path == "/hub/api/user" and token is not None and token.client_id == PORTAL_CLIENT
+    return _OPEN.fullmatch(path) is not None

@@ -94,8 +94,9 @@ def create_portal(backstage: Backstage) -> FastAPI:
         except AilabError as error:
             page = await asyncio.to_thread(pages.password, request, user, error.message)
             return HTMLResponse(page, 422, headers=HEADERS)
-        name, browser = logins.end_others(user), request.cookies.get(HUB_SESSION, "")
+        browser = request.cookies.get(HUB_SESSION, "")
         cookie = await asyncio.to_thread(backstage.end_sessions, user.user, user.token, browser)
+        name = logins.end_others(user)
         answer = RedirectResponse(PREFIX, 303)
         set_cookie(request, answer, COOKIE, name, max_age=int(SESSION_SECONDS))
         set_cookie(request, answer, cookie["name"], cookie["value"], path=cookie["path"], max_age=cookie["max_age"])

@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 from ailab.access.services import web_host, web_url
 from ailab.access.users import User
 from ailab.daemon.parts import Parts
+from ailab.errors import Forbidden
+from ailab.i18n import _
 from ailab.resources import ports
 
 router = APIRouter(tags=["people"])
@@ -23,7 +25,7 @@ class Login(BaseModel):
     password: str = Field("", max_length=1024)
     code: str = Field("", max_length=256)
     address: str = Field("", max_length=64)
-    one_time: bool = Field(True, description="Whether a one-time password will do.")
+    one_time: bool = Field(True, description="Whether a one-time password or a code will do.")
 
 
 class Name(BaseModel):
@@ -38,6 +40,8 @@ def _parts(request: Request) -> Parts:
 def log_in(request: Request, login: Login) -> User:
     users = _parts(request).users
     if login.code:
+        if not login.one_time:
+            raise Forbidden(_("Log in with a browser."), remedy=_("Get a login link on the machine: ailab open"))
         return users.redeem(login.code, address=login.address)
     return users.log_in(login.user, login.password, address=login.address, one_time=login.one_time)
 
