@@ -102,9 +102,8 @@ def _faults(document: dict[str, Any]) -> Iterator[str]:
         )
     for row in document["unreadable"]:
         yield _("{what} cannot be read: {reason}").format(**row) + f" {row['remedy']}"
-    for loop in document["loops"]:
-        if loop["state"] == "dead":
-            yield _("The loop {name} of the daemon has ended. Repair it: ailab up").format(name=loop["name"])
+    if dead := ", ".join(loop["name"] for loop in document["loops"] if loop["state"] == "dead"):
+        yield _("Loops of the daemon have ended: {names}. Replace the daemon: ailab up").format(names=dead)
 
 
 def _environment(environment: dict[str, Any] | None) -> str:

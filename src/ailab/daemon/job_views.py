@@ -63,6 +63,8 @@ def _shown(parts: Parts, job: Job, blocked: dict[int, str]) -> dict[str, Any]:
     troubles = (
         [_("Starting or stopping it fails and is tried again: {reason}").format(reason=failing)] if failing else []
     )
+    if unknown := parts.worker.unknown(job.id):
+        troubles.append(_("Whether {task} runs cannot be told: {reason}").format(task=job.name, reason=unknown))
     shown = job_json(job, blocked, parts.lab.paths) | {"progress": None, "troubles": troubles}
     if shown["files_removed"] is not None:
         shown["note"] = f"{job.note} {removed_note(job.id, shown['files_removed'])}".strip()

@@ -20,6 +20,8 @@ from ailab.store import Store
 # A step that takes longer is reported as stuck; most take milliseconds.
 STUCK_SECONDS = 120.0
 LONGEST_WAIT = 60.0
+# What is due so soon is done at once: an idle lab is to wake once a second, not once for each concern.
+SLACK_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class Concern:
         self.attempts = Attempts(f"{loop}/{self.name}", write, longest=self._longest)
 
     def is_due(self, now: float, *, woken: bool) -> bool:
-        return now >= self.next_at or (woken and self._on_wake and not self.attempts.failures)
+        return now >= self.next_at - SLACK_SECONDS or (woken and self._on_wake and not self.attempts.failures)
 
     def take(self) -> None:
         """Do one step. Raises nothing."""

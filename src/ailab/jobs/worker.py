@@ -66,6 +66,7 @@ class Worker:
         self._make_specs = make_specs
         self._beside = KeyedPool("job", 16, jobs.note_attempts)
         self._deadlines: dict[int, float] = {}
+        self._unknown: dict[int, str] = {}
         self._queue: dict[int, Entry] = {}
         self._loaded = False
         self._paused = False
@@ -135,6 +136,10 @@ class Worker:
         """Of what starting, stopping or looking at a job fails now; empty where it does not."""
         return self._beside.error(job) or self._beside.error(_looking(job))
 
+    def unknown(self, job: int) -> str:
+        """Why it cannot be told whether a job runs; empty where it can."""
+        return self._unknown.get(job, "")
+
     def faults(self) -> list[dict[str, Any]]:
         """The jobs of which `error` is not empty, as `Attempts.to_json` has it."""
         return self._beside.faults()
@@ -157,7 +162,9 @@ class Worker:
     def _judge(self, job: Holding, seen: list[Seen]) -> None:
         """Do what is due for a job whose tasks are so in its attempt."""
         states = {one.state for one in seen}
+        self._unknown.pop(job.id, None)
         if TaskState.unknown in states:
+            self._unknown[job.id] = next(one.reason or "" for one in seen if one.state == TaskState.unknown)
             return
         starting = job.state == JobState.starting
         if starting and TaskState.absent in states and not job.asked and not is_over(job.strategy, seen):
