@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ PORTAL_PREFIX = "/services/ailab/"
 MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"
 # Where the hub has its server listen.
 _LISTENS = "JUPYTERHUB_SERVICE_URL"
+_HUB_SOCKET = re.compile(rf"http\+unix://[^/\s\"']*{re.escape(quote('/hub/hub.sock', safe=''))}")
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
@@ -157,7 +159,7 @@ def workspace_spec(
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
         command=(site.python, "-P", "-m", "ailab.access.workspace"),
-        environment=environment | _hubs_variables(variables, lab, site) | ours,
+        environment=environment | _hubs_variables(variables, site) | ours,
         cwd=str(there.root),
         ports=(port,),
         cpus=resources.cpus,
@@ -169,10 +171,12 @@ def workspace_spec(
     )
 
 
-def _hubs_variables(variables: Mapping[str, str], lab: LabPaths, site: Site) -> dict[str, str]:
-    """What the hub has made for a server beside it, as it holds for one at `site`."""
-    socket, there = socket_url(lab.hub_socket), socket_url(site.lab.hub_socket)
-    moved = {name: value.replace(socket, there) for name, value in variables.items() if name.startswith(_HUBS)}
+def _hubs_variables(variables: Mapping[str, str], site: Site) -> dict[str, str]:
+    """What the hub has made for a server beside it, as it holds for one at `site`: also where the lab was elsewhere
+    then, or is a copy, whose workspaces must not ask at the other one's hub."""
+    there = socket_url(site.lab.hub_socket)
+    hubs = {name: value for name, value in variables.items() if name.startswith(_HUBS)}
+    moved = {name: _HUB_SOCKET.sub(lambda _found: there, value) for name, value in hubs.items()}
     if _LISTENS in moved:
         address = urlsplit(moved[_LISTENS])
         moved[_LISTENS] = address._replace(netloc=f"{site.listen}:{address.port}").geturl()
