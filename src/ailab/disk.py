@@ -104,7 +104,11 @@ def disk_full(folder: Path, *, needed_mb: int = 0, detail: str = "") -> DiskFull
     else:
         message = _("The disk is full. {space}.").format(space=seen)
         look = f"du -xh --max-depth=2 {seen.mount} | sort -h | tail"
-    remedy = _("Make room there; the lab then goes on by itself. Old environments: ailab env gc. All others: {look}")
+    environments = space(MachinePaths.from_environment(os.environ).home)
+    if environments is not None and environments.mount == seen.mount:
+        remedy = _("Make room there; what runs then goes on by itself. Old environments: ailab env gc. Others: {look}")
+    else:
+        remedy = _("Make room there; what runs then goes on by itself. See what takes it: {look}")
     return DiskFull(message, remedy=remedy.format(look=look), detail=detail)
 
 

@@ -24,6 +24,7 @@ from ailab.client import error_from
 from ailab.command import CommandFailed, Finished
 from ailab.daemon.app import answer_errors
 from ailab.daemon.disk_answers import name_full_disks
+from ailab.daemon.status import stopped_status
 from ailab.errors import AilabError, DiskFull, NotFound, NotRunning, ReadOnlyDisk, UsageError
 from ailab.lab import Lab
 from ailab.paths import LabPaths, MachinePaths
@@ -62,7 +63,7 @@ def test_what_tools_say_of_it_is_understood(tmp_path: Path, said: str) -> None:
     failed = CommandFailed("uv failed with status 2.", finished=Finished(("uv",), 2, "", said))
     told = disk.explain(failed, [tmp_path])
     assert isinstance(told, DiskFull) and said in told.detail
-    assert "MB free" in told.message and "ailab env gc" in told.remedy and "du -xh" in told.remedy
+    assert "MB free" in told.message and "du -xh" in told.remedy
 
 
 def test_other_faults_are_left_alone(tmp_path: Path) -> None:
@@ -83,11 +84,19 @@ def test_it_is_found_in_what_an_error_came_from(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.root
-def test_sizes_are_those_of_the_disk_that_is_full(small: SmallDisk, tmp_path: Path) -> None:
+def test_sizes_are_those_of_the_disk_that_is_full(
+    small: SmallDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert disk.full_among([tmp_path, small.folder]) is None
     small.fill()
     told = disk.full_among([tmp_path, small.folder / "not" / "there"])
     assert told is not None and f"{small.folder}: 0.0 MB of 4 MB free" in told.message
+    assert "env gc" not in told.remedy, "no environments are there"
+    monkeypatch.setenv("AILAB_HOME", str(small.folder / "home"))
+    told = disk.full_among([small.folder])
+    assert told is not None and "ailab env gc" in told.remedy
+    lab = Lab(LabPaths(small.folder), MachinePaths(small.folder), Settings())
+    assert str(small.folder) in stopped_status(lab)["note"]
     small.free()
     small.use_up_files()
     told = disk.full_among([small.folder])
@@ -181,6 +190,8 @@ def test_the_api_answers_507(small: SmallDisk) -> None:
 @pytest.mark.root
 def test_a_wait_ends_when_the_disk_is_full(small: SmallDisk) -> None:
     never = threading.Event()
-    threading.Timer(0.3, small.fill).start()
+    filling = threading.Timer(0.3, small.fill)
+    filling.start()
     with pytest.raises(DiskFull), interrupted_by(lambda: disk.full_among([small.folder]), every=0.1):
         never.wait(20)
+    filling.join()

@@ -15,10 +15,13 @@ import pytest
 from small_disk import small_disk
 
 from ailab import place, shutdown
+from ailab.access import services
+from ailab.access.services import socket_url
 from ailab.daemon.status import stopped_status
 from ailab.lab import Lab
 from ailab.paths import LabPaths, MachinePaths, private_folder
 from ailab.runtimes.base import TaskSpec, TaskState
+from ailab.runtimes.process import ProcessRuntime
 from ailab.runtimes.processes import start_time
 from ailab.settings import Settings
 
@@ -149,3 +152,11 @@ def test_one_that_was_moved_to_another_disk(folder: Path) -> None:
         assert alive(other_pid) and other.runtime.poll("hub").state == TaskState.running and other.paths.run.exists()
         assert shutdown.stop_lab(other) == ["hub"]
         shutdown.clear_run_folder(other)
+
+
+def test_workspaces_ask_at_the_hub_of_where_the_lab_is(tmp_path: Path) -> None:
+    """What the hub made for a workspace is kept, with the hub's socket as it was called then."""
+    old, new = LabPaths(tmp_path / "old"), LabPaths(tmp_path / "new")
+    made = {"JUPYTERHUB_API_URL": f"{socket_url(old.hub_socket)}/hub/api", "JUPYTERHUB_USER": "ada"}
+    kept = services._hubs_variables(made, ProcessRuntime(new.tasks).site("workspace", new))
+    assert kept == made | {"JUPYTERHUB_API_URL": f"{socket_url(new.hub_socket)}/hub/api"}

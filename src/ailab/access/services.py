@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ PORTAL_PREFIX = "/services/ailab/"
 MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"
 # Where the Jupyter server listens, as JupyterHub tells it.
 _LISTENS = "JUPYTERHUB_SERVICE_URL"
+_HUB_SOCKET = re.compile(rf"http\+unix://[^/\s\"']*{re.escape(quote('/hub/hub.sock', safe=''))}")
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
@@ -168,7 +170,7 @@ def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, var
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
         command=(site.python, "-I", "-m", "ailab.access.workspace"),
-        environment=environment | _hubs_variables(variables, lab, site) | ours,
+        environment=environment | _hubs_variables(variables, site) | ours,
         cwd=str(there.root),
         ports=(str(socket),),
         cpus=resources.cpus,
@@ -180,7 +182,9 @@ def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, var
     )
 
 
-def _hubs_variables(variables: Mapping[str, str], lab: LabPaths, site: Site) -> dict[str, str]:
-    """What the hub has made for a server beside it, as it holds for one at `site`."""
-    socket, there = socket_url(lab.hub_socket), socket_url(site.lab.hub_socket)
-    return {name: value.replace(socket, there) for name, value in variables.items() if name.startswith(_HUBS)}
+def _hubs_variables(variables: Mapping[str, str], site: Site) -> dict[str, str]:
+    """What the hub has made for a server beside it, as it holds for one at `site`: also where the lab was elsewhere
+    then, or is a copy, whose workspaces must not ask at the other one's hub."""
+    there = socket_url(site.lab.hub_socket)
+    hubs = {name: value for name, value in variables.items() if name.startswith(_HUBS)}
+    return {name: _HUB_SOCKET.sub(lambda _found: there, value) for name, value in hubs.items()}

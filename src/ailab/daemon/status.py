@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ailab import __version__, shutdown, store_file
+from ailab import __version__, disk, shutdown, store_file
 from ailab.access.services import web_url
 from ailab.daemon.loop import LoopState
 from ailab.environments.generations import Generation
@@ -109,10 +109,15 @@ def _document(
         "gpus": [vars(gpu) for gpu in machine.gpus] if machine else [],
         "machine": {"cpus": machine.cpus, "memory_bytes": machine.memory_bytes} if machine else None,
         "tasks": tasks,
-        "note": silence,
+        "note": " ".join(filter(None, (silence, _full_disk(lab)))),
         **health,
         "mlflow": {"state": "off", "note": ""},
     }
+
+
+def _full_disk(lab: Lab) -> str:
+    full = disk.full_among(disk.folders_of(lab.paths.root, lab.machine))
+    return f"{full.message} {full.remedy}" if full is not None else ""
 
 
 class Measured:
