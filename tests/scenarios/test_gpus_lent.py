@@ -40,11 +40,10 @@ def lab(another: CommandLine) -> Iterator[CommandLine]:
     daemon.wait(10)
     place = command.index("-m")
     words = [*command[:place], str(DAEMON), "1", *command[place + 2 :]]
-    source = str(DAEMON.parents[1] / "src")
     with (another.lab.parent / "daemon.log").open("wb") as log:
         made_up = subprocess.Popen(
             words,
-            env=environment | {"PYTHONPATH": source},
+            env=environment,
             user=account[0] if os.geteuid() == 0 else None,
             group=account[1] if os.geteuid() == 0 else None,
             extra_groups=[] if os.geteuid() == 0 else None,
