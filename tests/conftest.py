@@ -22,7 +22,7 @@ from ailab.paths import LabPaths
 CHECKOUT = Path(__file__).parent.parent
 UP_SECONDS = 900
 _PASSED_ON = ("_CERT_FILE", "_CERT_DIR", "_CERTS", "_proxy", "DOCKER_HOST", "AILAB_ACCOUNT", "AILAB_DEFAULT_LAB")
-pytest_plugins = ["groups", "isolation", "slowest"]
+pytest_plugins = ["groups", "isolation", "slowest", "runtime_fixtures"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ailab import downloads
 
 # Where this ailab is and how it talks. Not AILAB_*: that has the password of a registry.
-_AILAB = ("AILAB_HOME", "AILAB_UV", "AILAB_LANG", "AILAB_COMMAND")
+_AILAB = ("AILAB_HOME", "AILAB_UV", "AILAB_LANG")
 # The account, and where its programs and files are. git reads its settings in XDG_CONFIG_HOME.
 _ACCOUNT = ("HOME", "USER", "LOGNAME", "PATH", "TMPDIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
 # The container engine, and the file in which the docker library looks for headers and proxies.

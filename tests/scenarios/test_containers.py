@@ -260,8 +260,9 @@ def test_the_workers_of_a_job_meet_in_containers(lab: CommandLine, up: Any) -> N
     seen = ended(lab, job)
     said = lab.run("logs", str(job)).stdout
     assert seen["state"] == "done", f"{seen['note']}\n{said}"
-    assert f"[0] hello from job-{job}-1" in said
+    assert "[0] hello from 127.0.0.1" in said
     assert sorted(one.name for one in (lab.paths.jobs / str(job) / "checkpoints").iterdir()) == ["0", "1"]
+    assert not [one for one in engine.connect().api.networks() if f"job-{job}-" in one["Name"]]
     assert not [one for one in in_engine(lab) if f"job-{job}-" in str(one)]
 
 
