@@ -64,7 +64,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def keeps_privileges() -> Iterator[None]:
-    """The process that runs the tests never becomes another account for good; a child that a test forks may."""
+    """The process that runs the tests never becomes another account for good; a child that a test forks may. Groups may
+    change: root takes an account's for a moment, to read with its rights."""
     ours = os.getpid()
 
     def guarded(name: str) -> Any:
@@ -78,7 +79,7 @@ def keeps_privileges() -> Iterator[None]:
         return guard
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("setuid", "setgid", "setgroups", "setreuid", "setregid", "setresuid", "setresgid"):
+        for name in ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid"):
             patch.setattr(os, name, guarded(name))
         yield
 

@@ -22,10 +22,10 @@ def test_home_machine_and_default_lab_are_the_test_s_own(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to lose")
-@pytest.mark.parametrize("name", ["setuid", "setgid", "setgroups"])
+@pytest.mark.parametrize("name", ["setuid", "setgid", "setresuid"])
 def test_the_process_of_the_tests_keeps_its_privileges(name: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="every later test"):
-        getattr(os, name)([65534] if name == "setgroups" else 65534)
+        getattr(os, name)(*[65534] * (3 if name == "setresuid" else 1))
     child = os.fork()
     if child == 0:
         os.setuid(65534)

@@ -162,7 +162,7 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
 
 def _files(folder: Path) -> dict[Path, bytes | None]:
     """Every file's content and every folder, but those that come with looking: locks, the store, caches."""
-    left_out = re.compile(r"\.lock$|lab\.db|/home/(cache|tools|labs)|/\.ailab/(run|log)")
+    left_out = re.compile(r"\.lock$|lab\.db|/home/(cache|tools|labs|locks)|/\.ailab/(run|log)")
     return {
         path: path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
