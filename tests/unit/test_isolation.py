@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT, plain_environment
+from conftest import CHECKOUT, plain_environment, reachable_folder
 
 from ailab import paths
 from ailab.cli import main
@@ -36,16 +36,16 @@ def test_the_process_of_the_tests_keeps_its_privileges(name: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="a default lab of another account is made by root")
 def test_a_default_lab_of_another_account_takes_no_privileges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What /srv/ailab does on a machine where `ailab up` has run: found as the default, it is opened as its account."""
-    lab = tmp_path / "standing"
-    for folder in (lab, lab / ".ailab"):
-        folder.mkdir()
-        os.chown(folder, 65534, 65534)
-    (lab / "lab.toml").touch()
     monkeypatch.chdir(tmp_path)
     assert main.run(["status"]) == 1, "the default lab is the test's own, which is not there"
-    monkeypatch.setenv("AILAB_DEFAULT_LAB", str(lab))
-    with pytest.raises(pytest.fail.Exception):
-        main.run(["status"])
+    with reachable_folder() as lab:
+        for folder in (lab, lab / ".ailab"):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, 65534, 65534)
+        (lab / "lab.toml").touch()
+        monkeypatch.setenv("AILAB_DEFAULT_LAB", str(lab))
+        with pytest.raises(pytest.fail.Exception):
+            main.run(["status"])
     assert os.geteuid() == 0
 
 
