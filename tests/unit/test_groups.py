@@ -13,7 +13,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 CONFTEST = """
 import os, pathlib, pytest
-pytest_plugins = ["groups"]
+pytest_plugins = ["groups", "slowest"]
 @pytest.fixture(scope="session")
 def science_up(): return os.getpid()
 @pytest.fixture(autouse=True)
@@ -35,6 +35,7 @@ def test_what_shares_a_lab_or_a_fixture_of_its_file_shares_a_worker(tmp_path: Pa
     environment = os.environ | {"PYTHONPATH": str(TESTS), "TOLD": str(told)}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
+    assert "the 10 slowest tests" in done.stdout and "science (6)" in done.stdout and "test_c.py (4)" in done.stdout
     ran = [line.split() for line in told.read_text().splitlines()]
     assert len(ran) == 18
     lab = [worker for name, worker in ran if name.startswith(("test_a", "test_b"))]
