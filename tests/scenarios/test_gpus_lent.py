@@ -3,13 +3,19 @@ GPU is made up; nothing computes on it."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 from browser import needs_chromium, opened_page, shoot
 from conftest import CommandLine
 from job_lines import submitted
-from other_daemon import other_daemon
+from rooms import is_ready
 
 from ailab.access import hub_client, kernel_client
 from ailab.errors import AilabError
@@ -17,6 +23,7 @@ from ailab.settings_file import set_value
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.browser, needs_chromium]
+DAEMON = Path(__file__).parent.parent / "daemon_with_gpus.py"
 SEES = "import os; print('sees', os.environ.get('CUDA_VISIBLE_DEVICES'))"
 
 
@@ -26,8 +33,30 @@ def lab(another: CommandLine) -> Iterator[CommandLine]:
     for key, value in (("own_gpus", 1), ("gpu_idle_minutes", 1), ("gpu_notice_minutes", 1)):
         set_value(another.paths.settings, "resources", key, value)
     another.up()
-    with other_daemon(another, "daemon_with_gpus.py", "1"):
-        yield another
+    daemon = psutil.Process(int((another.paths.run / "daemon.lock").read_text()))
+    command, environment = daemon.cmdline(), daemon.environ()
+    account = daemon.uids().real, daemon.gids().real
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait(10)
+    place = command.index("-m")
+    words = [*command[:place], str(DAEMON), "1", *command[place + 2 :]]
+    source = str(DAEMON.parents[1] / "src")
+    with (another.lab.parent / "daemon.log").open("wb") as log:
+        made_up = subprocess.Popen(
+            words,
+            env=environment | {"PYTHONPATH": source},
+            user=account[0] if os.geteuid() == 0 else None,
+            group=account[1] if os.geteuid() == 0 else None,
+            extra_groups=[] if os.geteuid() == 0 else None,
+            cwd="/",
+            stdout=log,
+            stderr=log,
+        )
+    wait_for(lambda: is_ready(another), timeout=60, what=f"the daemon: {shlex.join(words)}")
+    yield another
+    another.run("down", check=False)
+    made_up.kill()
+    made_up.wait(10)
 
 
 def sees(lab: CommandLine, user: str) -> str:
