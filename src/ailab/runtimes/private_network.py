@@ -34,20 +34,22 @@ def refusal() -> NoPrivateNetwork | None:
     if tried.status == 0:
         return None
     message = _("Workers that connect to each other cannot have a private network here: {reason}.")
-    open_ports = _("Or start the workers without one, with their ports open to others: --insecure-ports")
     for name, forbids, allows in _SETTINGS:
         if _value(name) == forbids:
+            remedy = _(
+                "Allow it: sudo sysctl {name}={value}; or start the workers without one, with their ports open to "
+                "others: --insecure-ports"
+            )
             return NoPrivateNetwork(
                 message.format(reason=f"{name} = {forbids}"),
-                remedy=_("Allow it: sudo sysctl {name}={value}").format(name=name, value=allows) + ". " + open_ports,
+                remedy=remedy.format(name=name, value=allows),
                 detail=tried.output,
             )
-    return NoPrivateNetwork(
-        message.format(reason=tried.output or tried.status),
-        remedy=_("Allow user namespaces to accounts without privileges; in a container its seccomp profile decides.")
-        + " "
-        + open_ports,
+    remedy = _(
+        "Allow user namespaces to ordinary accounts (in a container its seccomp profile decides); or start the workers "
+        "without one, with their ports open to others: --insecure-ports"
     )
+    return NoPrivateNetwork(message.format(reason=tried.output or tried.status), remedy=remedy)
 
 
 def _value(name: str) -> str:
