@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from ailab.daemon import main
 from ailab.daemon.loop import Loop
 
 if __name__ == "__main__":
     Loop._run = lambda self: None  # type: ignore[method-assign]
-    # The services are to be those that run: their variables are made of ours.
-    os.environ.pop("PYTHONPATH", None)
     main.main()

@@ -27,7 +27,7 @@ def test_up_repairs_a_daemon_whose_loops_have_ended(science: CommandLine) -> Non
     daemon.wait(10)
     broken = subprocess.Popen(
         [python, DAEMON, "--lab", science.lab],
-        env=environment | {"PYTHONPATH": str(DAEMON.parents[1] / "src")},
+        env=environment,
         user=uid if os.geteuid() == 0 else None,
         group=gid if os.geteuid() == 0 else None,
         extra_groups=[] if os.geteuid() == 0 else None,
@@ -48,6 +48,8 @@ def test_up_repairs_a_daemon_whose_loops_have_ended(science: CommandLine) -> Non
     finally:
         broken.kill()
         broken.wait(10)
+        # Others share the lab, however this ended.
+        science.up()
     text = science.paths.daemon_log.read_text()
     assert "has ended; starting it again" in text and f"starts with pid {broken.pid}" in text
 
