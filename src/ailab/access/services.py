@@ -24,6 +24,8 @@ MLFLOW_PREFIX = f"{PORTAL_PREFIX}mlflow"
 # Where the Jupyter server listens, as JupyterHub tells it.
 _LISTENS = "JUPYTERHUB_SERVICE_URL"
 _HUB_SOCKET = re.compile(rf"http\+unix://[^/\s\"']*{re.escape(quote('/hub/hub.sock', safe=''))}")
+# Jupyter Server's own default, which beside a socket it takes for none (2.21.1, `ServerApp.init_webapp`).
+_NO_PORT = 8888
 _HUBS = ("JUPYTERHUB_", "JPY_", "MEM_", "CPU_")
 _PASSED_ON = ("LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 
@@ -169,7 +171,7 @@ def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, var
         id=f"workspace-{user}",
         name=f"workspace-{user}",
         kind=TaskKind.workspace,
-        command=(site.python, "-I", "-m", "ailab.access.workspace"),
+        command=(site.python, "-I", "-m", "ailab.access.workspace", *_listens_at(socket)),
         environment=environment | _hubs_variables(variables, site) | ours,
         cwd=str(there.root),
         ports=(str(socket),),
@@ -180,6 +182,12 @@ def workspace_spec(settings: Settings, lab: LabPaths, site: Site, user: str, var
         # Those of its own are given when it starts.
         gpus=() if resources.own_gpus else gpus,
     )
+
+
+def _listens_at(path: Path) -> tuple[str, ...]:
+    """Where a Jupyter server listens, as words of its command line: they come before people's own configuration, with
+    whose port it would refuse the socket, and an image with an older ailab takes them."""
+    return (f"--ServerApp.sock={path}", "--ServerApp.sock_mode=0660", f"--ServerApp.port={_NO_PORT}")
 
 
 def _hubs_variables(variables: Mapping[str, str], site: Site) -> dict[str, str]:

@@ -7,12 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from ailab.access import lighter  # noqa: F401  before all that it keeps out
-
-# Jupyter Server's own default, which beside a socket it takes for none (2.21.1, `ServerApp.init_webapp`).
-_NO_PORT = 8888
 
 
 async def no_check(self: Any) -> None:
@@ -26,15 +22,7 @@ def configure() -> None:
     here = Path(__file__).parent
     # For kernels and terminals: what asks for jobs.
     os.environ["PYTHONPATH"] = str(here.parent / "progress_client")
-    listens = unquote(urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"]).netloc)
-    # Words on the command line come before people's own configuration: with a port from there the server would refuse
-    # the socket. The socket's folder lets in nobody but our account and the lab's group, whose hub and proxy connect.
-    sys.argv[1:1] = [
-        f"--config={here / 'workspace_config.py'}",
-        f"--ServerApp.sock={listens}",
-        "--ServerApp.sock_mode=0660",
-        f"--ServerApp.port={_NO_PORT}",
-    ]
+    sys.argv.insert(1, f"--config={here / 'workspace_config.py'}")
     defaults = [str(here / "jupyterlab" / name) for name in (os.environ["AILAB_LANGUAGE"], "all")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(defaults)
 
