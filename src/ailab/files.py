@@ -96,11 +96,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def is_unreadable(path: Path) -> bool:
-    """Whether there is a file that `read_json` makes nothing of."""
-    return path.exists() and read_json(path) is None
-
-
 @contextmanager
 def work_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, removed at the end; so are those there that a kill left a day ago or earlier."""
