@@ -176,6 +176,7 @@ def sweep(machine_home: Path) -> Iterator[Sweep]:
 def test_one_moment_of_each_kind(sweep: Sweep) -> None:
     for action in (sweep.run, sweep.end_of_job, sweep.save):
         sweep.fill_while(action)
+    assert sweep.saved
     sweep.check_saves()
     sweep.check_jobs()
 
