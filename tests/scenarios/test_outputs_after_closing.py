@@ -45,7 +45,8 @@ def open_notebook(page: Any, lab: CommandLine, notebook: Path) -> None:
     found = lab.json("open")
     enter(page, found["url"])
     base = found["url"].partition("/hub/")[0]
-    page.goto(f"{base}/user/{found['user']}/lab/tree/notebooks/{notebook.name}")
+    # A workspace of its own: in the shared one, the notebook of another test may be in front for a moment.
+    page.goto(f"{base}/user/{found['user']}/lab/workspaces/{notebook.stem}/tree/notebooks/{notebook.name}")
     page.wait_for_selector(".jp-Notebook .jp-Cell:visible")
 
 
