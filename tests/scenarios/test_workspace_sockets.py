@@ -22,11 +22,12 @@ from ailab.access import kernel_client
 from ailab.access.secret_files import secret
 from ailab.access.services import socket_url
 from ailab.client import UnixConnection
+from ailab.daemon.supervisor import LONGEST_PAUSE
 from ailab.paths import LabPaths
+from ailab.resources.ports import listening_uids
 from ailab.waiting import wait_for
 
 pytestmark = pytest.mark.lab
-READY_SECONDS = 30
 
 
 def routes(paths: LabPaths) -> dict[str, str]:
@@ -146,5 +147,7 @@ def test_strangers_at_the_old_port_and_at_the_web_port_get_nothing(stopped: tupl
         refused = lab.run("open", "--no-browser", check=False)
         assert refused.returncode == 1 and "nobody" in refused.stderr and "login-link" not in refused.stdout
         assert at_web_port.end() == ""
-    wait_for(lambda: is_ready(lab), timeout=READY_SECONDS, what="the proxy to have its port again")
+    held = {lab.paths.state.stat().st_uid}
+    again = "the proxy to have its port again"
+    wait_for(lambda: listening_uids(*lab.web) == held, timeout=2 * LONGEST_PAUSE, what=again)
     assert "login-link?code=" in lab.run("open", "--no-browser").stdout

@@ -42,8 +42,9 @@ def test_a_listener_at_all_addresses_is_found_at_each() -> None:
 
 def test_a_port_at_which_nobody_listens_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "LISTEN_SECONDS", 0.1)
-    with pytest.raises(TimedOut, match="web port"):
+    with pytest.raises(TimedOut, match="web port") as late:
         ports.refuse_stranger("127.0.0.1", free_port(), FILE)
+    assert "tasks/proxy/log" in late.value.remedy
 
 
 @needs_stranger

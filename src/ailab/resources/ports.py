@@ -17,7 +17,7 @@ import psutil
 
 from ailab.errors import Conflict
 from ailab.i18n import _
-from ailab.waiting import wait_for
+from ailab.waiting import TimedOut, wait_for
 
 LISTEN_SECONDS = 10.0
 _LISTEN = "0A"
@@ -101,7 +101,11 @@ def refuse_stranger(address: str, port: int, file: Path) -> None:
     def listening() -> set[int]:
         return listening_uids(address, port)
 
-    uids = wait_for(listening, timeout=LISTEN_SECONDS, what=_("the web port {port}").format(port=port))
+    try:
+        uids = wait_for(listening, timeout=LISTEN_SECONDS, what=_("the web port {port}").format(port=port))
+    except TimedOut as error:
+        error.remedy = _("Its log: .ailab/tasks/{task}/log").format(task="proxy")
+        raise
     strangers = sorted(uids - {os.geteuid()})
     if strangers:
         raise Conflict(
