@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import socket
-import subprocess
 import tarfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conftest import reachable_folder
-from second_engine import memory_to_spare
 from second_engine import second_engine as second_engine
 
 from ailab import engine
@@ -50,23 +45,6 @@ def bridge_address(client: Any) -> str:
 def unique_name(stem: str) -> str:
     """A lab's name, and so its images', that no other run of the tests has at this time."""
     return f"{stem}-{uuid.uuid4().hex[:8]}"
-
-
-@contextmanager
-def folder_in_memory(megabytes: int) -> Iterator[Path]:
-    """A temporary folder for stores of images, in memory where the machine has plenty. An account without privileges
-    overlays folders there from Linux 6.6 on."""
-    kernel = tuple(int(number) for number in os.uname().release.split(".")[:2])
-    megabytes = memory_to_spare(megabytes) if kernel >= (6, 6) else 0
-    with reachable_folder() as folder:
-        if megabytes:
-            options = f"size={megabytes}m,mode=755"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, folder.name, folder], check=True)
-        try:
-            yield folder
-        finally:
-            if megabytes:
-                subprocess.run(["umount", "-l", folder], check=True)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from typing import Any
 import podman_service
 import pytest
 import small_image
-from conftest import CommandLine, made_lab
-from engines import Entry, folder_in_memory, needs_engine, tree, unique_name
+from conftest import CommandLine, made_lab, reachable_folder
+from engines import Entry, needs_engine, tree, unique_name
 from image_base import image_base, pin_base
 from podman_service import needs_podman
 
@@ -72,7 +72,7 @@ def lab(machine_home: Path) -> Iterator[CommandLine]:
 @pytest.fixture(scope="module")
 def builds(machine_home: Path, lab: CommandLine) -> Iterator[Builds]:
     nobody = pwd.getpwnam("nobody")
-    with folder_in_memory(2500) as folder, podman_service.subordinate_ids(nobody.pw_name):
+    with reachable_folder() as folder, podman_service.subordinate_ids(nobody.pw_name):
         small = small_image.make(folder / "small", nobody, MachinePaths(machine_home))
         with podman_service.service(folder) as service:
             made = Builds(small, service, podman_service.config(folder), unique_name("small"))
