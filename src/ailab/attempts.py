@@ -104,7 +104,7 @@ class Attempts:
         with suppress(BaseException):
             logger.info("%s works again (%s): %s", self.what, self._count(), self.error)
         with suppress(BaseException):
-            # A fault that could not be recorded while it lasted, as on a full disk, is told now.
+            # Record a fault that could not be recorded while it lasted, as on a full disk.
             if self._record is not None and (self._is_recorded or self.error not in self._recorded):
                 self._record("recovered", {"error": self.error, "failures": self.failures, "since": self._clock_time()})
                 self._recorded[self.error] = self._clock()

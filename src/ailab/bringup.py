@@ -122,7 +122,7 @@ def ensure_daemon(lab: Lab, mark: int) -> None:
 
 
 def _refuse_damaged_stores(lab: Lab) -> None:
-    """Raises `DamagedStore`: here the person is told, and not a log."""
+    """Raises `DamagedStore` here, where a person reads it; the daemon could only log it."""
     store_file.check(lab.paths.database)
     # Without content it is one that JupyterHub was killed over, and fills now.
     if wrong := store_file.look(lab.paths.hub_database, empty=True):

@@ -109,7 +109,7 @@ def work_folder(parent: Path) -> Iterator[Path]:
 
 
 def tell_waits(tell: Callable[[str], None]) -> None:
-    """From now on `tell` is told who holds a lock that this process has waited for longer than a moment."""
+    """Have `tell` called with the holder of each lock that this process waits for longer than a moment."""
     global _tell_waits
     _tell_waits = tell
 
@@ -118,8 +118,8 @@ def tell_waits(tell: Callable[[str], None]) -> None:
 def locked(
     path: Path, *, shared: bool = False, timeout: float = LOCK_SECONDS, tell: Callable[[str], None] | None = None
 ) -> Iterator[int]:
-    """Hold the lock at `path`, once it is free; `shared` with others who want it so. Yields its file descriptor. `tell`
-    is told who holds it, when that takes longer than a moment; without it, whom `tell_waits` named is.
+    """Hold the lock at `path` once it is free; with `shared`, beside others who share it. Yields its file descriptor.
+    After a moment of waiting, `tell` (by default the one given to `tell_waits`) is called with the holder.
 
     Raises `Conflict`, which names the holder, when it is not free within `timeout` seconds.
     """
@@ -172,7 +172,7 @@ def _acquire(path: Path, kind: int, timeout: float, tell: Callable[[str], None])
 
 
 def _described(path: Path) -> tuple[str, int | None]:
-    """Who holds the lock at `path`, in words; and the pid of one of them."""
+    """Return a description of the holders of the lock at `path`, and the pid of one of them."""
     try:
         descriptor = open_lock(path)
     except OSError:

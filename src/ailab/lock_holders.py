@@ -1,4 +1,4 @@
-"""Who holds a lock (flock): what the kernel says of it, in words for the person who waits."""
+"""Describe the processes that hold a lock (flock), as /proc/locks lists them, to the person who waits."""
 
 from __future__ import annotations
 

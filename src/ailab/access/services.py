@@ -191,8 +191,8 @@ def _listens_at(path: Path) -> tuple[str, ...]:
 
 
 def _hubs_variables(variables: Mapping[str, str], site: Site) -> dict[str, str]:
-    """What the hub has made for a server beside it, as it holds for one at `site`: also where the lab was elsewhere
-    then, or is a copy, whose workspaces must not ask at the other one's hub."""
+    """Return the hub's variables for a server as they apply at `site`. The hub's address is replaced wherever the lab
+    was at that time: the workspaces of a copied or moved lab must not call the other lab's hub."""
     there = socket_url(site.lab.hub_socket)
     hubs = {name: value for name, value in variables.items() if name.startswith(_HUBS)}
     return {name: _HUB_SOCKET.sub(lambda _found: there, value) for name, value in hubs.items()}

@@ -35,7 +35,7 @@ def status(
     client = Client(lab.paths.daemon_socket, timeout=CHECK_ANSWER_SECONDS) if check else lab.client
     try:
         if place.moved_from(lab.paths) is not None:
-            raise NotRunning("What answers is at the lab's old place.")
+            raise NotRunning("The daemon that answers runs at the lab's old place.")
         document = client.get("/api/status")
     except NotRunning:
         from ailab.daemon.status import stopped_status
