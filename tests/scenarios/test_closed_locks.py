@@ -65,7 +65,7 @@ def test_no_other_account_can_hold_a_lock(science: CommandLine) -> None:
     science.run("env", "list")
     home = Path(science.environment["AILAB_HOME"])
     paths = list(lock_files(home, science.lab, science.paths.run))
-    assert {"labs.lock", "tools.lock", "daemon.lock", "up.lock", ".lock"} <= {path.name for path in paths}
+    assert {"labs.lock", "daemon.lock", "up.lock", ".lock"} <= {path.name for path in paths}
     assert held_by_another(paths, 54321) == []
     ours = [path for path in paths if not path.is_relative_to(home / "cache") and home / "control" not in path.parents]
     assert {oct(path.stat().st_mode & 0o777) for path in ours} == {"0o600"}, ours

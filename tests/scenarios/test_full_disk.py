@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 from conftest import UP_SECONDS, CommandLine, free_port, plain_environment, reachable_folder
 from small_disk import SmallDisk, small_disk
+from web_door import WebDoor, web_door
 
-from ailab.access.hub_client import web_call
+from ailab.errors import AilabError
 from ailab.waiting import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.serial]
@@ -43,8 +44,7 @@ class Sweep:
     disk: SmallDisk
     said: Path
     random: random.Random
-    user: str
-    web: tuple[str, int]
+    door: WebDoor
     accepted: list[int] = field(default_factory=list)
     saved: dict[str, str] = field(default_factory=dict)
     packages: list[str] = field(default_factory=lambda: ["six", "toml", "attrs", "idna", "tomli", "zipp"])
@@ -115,9 +115,8 @@ class Sweep:
             content = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
             name = f"n{number % 2}.ipynb"
             body = {"type": "notebook", "format": "json", "content": content}
-            path = f"/user/{self.user}/api/contents/notebooks/{name}"
-            with contextlib.suppress(OSError):
-                status, _answer = web_call(self.line.paths, self.web, "PUT", path, body)
+            with contextlib.suppress(OSError, AilabError):
+                status, _answer = self.door.call("PUT", f"/api/contents/notebooks/{name}", body)
                 if status in (200, 201):
                     self.saved[name] = text
             self.check_saves()
@@ -167,7 +166,7 @@ def sweep(machine_home: Path) -> Iterator[Sweep]:
         line.run("init", str(line.lab), "--stack", "science", "--port", str(free_port()), timeout=UP_SECONDS)
         try:
             up = line.up()
-            yield Sweep(line, disk, said, random.Random(SEED), up["login"]["user"], line.web)
+            yield Sweep(line, disk, said, random.Random(SEED), web_door(line, up["login"]["user"]))
         finally:
             disk.free()
             line.run("down", check=False)

@@ -258,6 +258,8 @@ def all_well(lab: LabPaths, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (lab.root.parent / "index").mkdir()
     lab.settings.write_text(f'[environment]\nstack = "science"\n[mirrors]\npypi = "file://{lab.root.parent}/index"\n')
     monkeypatch.setattr("ailab.access.tools.missing", lambda _machine: False)
+    # Beside this test others start and remove labs.
+    monkeypatch.setattr("ailab.doctor.processes._ours", lambda _facts: iter(()))
     return ["--lab", str(lab.root)]
 
 

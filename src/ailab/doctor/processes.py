@@ -61,7 +61,9 @@ def _ours(facts: Facts) -> Iterator[tuple[int, Path]]:
             continue
         words = _words(facts, int(entry.name)) if mine and not _is_in_a_container(facts, entry) else []
         for word, folder in pairwise(words):
-            if word.endswith(_SHIM) or (word == "--lab" and _DAEMON in words):
+            # With an option instead of a folder, a shim tries something out and ends.
+            is_shim = word.endswith(_SHIM) and not folder.startswith("--")
+            if is_shim or (word == "--lab" and _DAEMON in words):
                 yield int(entry.name), Path(folder)
 
 
