@@ -110,6 +110,7 @@ def _ensure_account(machine: Path) -> str:
         return os.environ["AILAB_ACCOUNT"]
     name = _account_of_folder(machine)
     with (machine / ".account.lock").open("w") as lock:
+        os.fchmod(lock.fileno(), 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         owner = (machine / "cache").stat().st_uid if (machine / "cache").exists() else 0
         names = {account.pw_name: account.pw_uid for account in pwd.getpwall()}
