@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,16 @@ def test_tasks_with_a_limit_of_cpus_do_not_share_one(runtime: ProcessRuntime, tm
     runtime.stop("limited-0", grace=0)
     later.start(replace(spec(own), id="limited-2", cpus=1))
     assert wait_for(lambda: list(runtime.logs("limited-2")), timeout=15, what="its CPU") == said[0]
+
+
+def test_a_look_at_a_task_does_not_keep_its_shim_from_starting(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Whoever looks whether a shim lives holds its lock for a moment, which is long where the CPUs are busy."""
+    folder = tmp_path / "tasks/one"
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    threading.Timer(0.3, os.close, [descriptor]).start()
+    assert runtime.start(spec(FOREVER)).state == TaskState.running
 
 
 def gone(pid: int) -> bool:

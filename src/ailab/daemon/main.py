@@ -23,11 +23,13 @@ from ailab.lab import Lab
 from ailab.paths import private_folder
 from ailab.place import Place
 from ailab.shutdown import stop_mark
+from ailab.waiting import TimedOut, wait_for
 
 if TYPE_CHECKING:
     import uvicorn
 
 TICK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 WATCH_SECONDS = 2.0
 # Who asks waits for a thread that works, as the one that plans, at each of some steps: at most so long, not 5 ms.
 SWITCH_SECONDS = 0.001
@@ -68,7 +70,10 @@ def hold(path: Path) -> bool:
     A bare descriptor, which nothing closes: a lock that went with an object would be free before the process is gone.
     """
     descriptor = files.open_lock(path)
-    if not files.try_lock(descriptor):
+    try:
+        # Whoever looks whether a daemon lives holds it for a moment.
+        wait_for(lambda: files.try_lock(descriptor), timeout=LOOK_SECONDS, what="the daemon's lock", first=0.001)
+    except TimedOut:
         os.close(descriptor)
         return False
     os.truncate(descriptor, 0)

@@ -372,10 +372,14 @@ def main():
         return try_network()
     folder = sys.argv[1]
     lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return  # another shim has this task
+    for pause in (0.001, 0.01, 0.1, 0.4, 1, None):  # whoever looks whether a shim lives holds it for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if pause is None:
+                return  # another shim has this task
+            time.sleep(pause)
     os.truncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
