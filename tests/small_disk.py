@@ -22,7 +22,7 @@ class SmallDisk:
         return self.folder / ".filler"
 
     def fill(self) -> None:
-        """Leave no byte. What runs may free some, and is not given it back: see `keep_full`."""
+        """Leave no byte. What runs may free some, and is not given it back: call it again to keep the disk full."""
         with self._filler.open("ab", buffering=0) as sink, contextlib.suppress(OSError):
             while True:
                 sink.write(bytes(64 * 1024))

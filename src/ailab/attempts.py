@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -195,9 +195,23 @@ class KeyedPool:
         attempts = self._attempts.get(key)
         return attempts.error if attempts is not None else ""
 
+    def settled(self, key: Hashable) -> None:
+        """What the key stands for is as it should be, whoever brought it there."""
+        attempts = self._attempts.get(key)
+        if attempts is not None and not self.is_busy(key):
+            attempts.succeeded()
+
     def forget(self, key: Hashable) -> None:
-        """There is nothing more to do for the key."""
-        self._attempts.pop(key, None)
+        """There is nothing more to do for the key; what failed is over."""
+        attempts = self._attempts.pop(key, None)
+        if attempts is not None:
+            attempts.succeeded()
+
+    def forget_others(self, keys: Collection[Hashable]) -> None:
+        """Forget what is none of the keys, and that nobody works for."""
+        for key in list(self._attempts):
+            if key not in keys and not self.is_busy(key):
+                self.forget(key)
 
     def faults(self) -> list[dict[str, Any]]:
         return [attempts.to_json() for attempts in list(self._attempts.values()) if attempts.failures]

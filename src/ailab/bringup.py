@@ -128,7 +128,7 @@ def _refuse_damaged_stores(lab: Lab) -> None:
     if wrong := store_file.look(lab.paths.hub_database, empty=True):
         raise store_file.DamagedStore(
             _("JupyterHub's database {path} is damaged: {why}.").format(path=lab.paths.hub_database, why=wrong),
-            remedy=_("Move it away; the hub makes another one, and everybody logs in again: rm {path}*").format(
+            remedy=_("Remove it; the hub makes another one, and everybody logs in again: rm {path}*").format(
                 path=lab.paths.hub_database
             ),
         )

@@ -91,7 +91,9 @@ class Client:
         finally:
             connection.close()
         if answer.status >= 400:
-            raise error_from(data)
+            error = error_from(data)
+            error.http_status = answer.status
+            raise error
         return json.loads(data) if data else None
 
 
@@ -102,7 +104,9 @@ def error_from(data: bytes) -> AilabError:
         kind, message = body["kind"], body["message"]
     except (ValueError, KeyError, TypeError):
         return AilabError(_("The lab's daemon failed."), detail=data.decode(errors="replace")[:2000])
-    return _ERRORS.get(kind, AilabError)(message, remedy=body.get("remedy", ""), detail=body.get("detail", ""))
+    error = _ERRORS.get(kind, AilabError)(message, remedy=body.get("remedy", ""), detail=body.get("detail", ""))
+    error.kind = kind
+    return error
 
 
 def jobs(lab: Path | str, *, user: str = "") -> Jobs:

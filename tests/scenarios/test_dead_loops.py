@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 from conftest import CommandLine
 
 from ailab.client import UnixConnection
 from ailab.errors import AilabError
 from ailab.waiting import wait_for
 
+pytestmark = pytest.mark.lab
 DAEMON = Path(__file__).parents[1] / "daemon_with_dead_loops.py"
 
 

@@ -23,7 +23,7 @@ from small_disk import SmallDisk, small_disk
 from web_door import WebDoor, web_door
 
 from ailab.errors import AilabError
-from ailab.waiting import wait_for
+from ailab.waiting import TimedOut, wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.serial]
 SEED = 20261201
@@ -86,7 +86,10 @@ class Sweep:
             return False
 
         left = freed + RECOVERY_SECONDS - time.monotonic()
-        wait_for(is_well, timeout=left, what=f"the lab to go on: {self.line.run('status', check=False).stdout}")
+        try:
+            wait_for(is_well, timeout=left, what="the lab to go on")
+        except TimedOut:
+            pytest.fail(self.line.run("status", check=False).stdout)
 
     def is_ready(self) -> bool:
         return bool(self.line.json("status")["state"] == "ready")

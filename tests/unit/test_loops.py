@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from broken_store import BrokenStore, full
@@ -276,6 +278,46 @@ def test_a_task_that_cannot_be_started_says_why_and_is_not_tried_all_the_time(
     until(lambda: supervisor.task("one").seen.state == TaskState.running)
     until(lambda: not supervisor.faults())
     assert not supervisor.task("one").to_json()["note"]
+    supervisor.stop_all()
+    supervisor.close()
+
+
+def test_a_fault_is_over_once_the_task_runs_whoever_has_started_it(tmp_path: Path, store: BrokenStore) -> None:
+    runtime = Refusing(tmp_path / "tasks")
+    supervisor = Supervisor(store, runtime)
+    runtime.failure = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(OSError, match="error"):
+        supervisor.want(sleeper(), owner="", actor="test")
+    wait_for(lambda: (supervisor.reconcile(), supervisor.faults())[1], timeout=10, what="the fault", first=0.01)
+    runtime.failure = None
+    supervisor.want(replace(sleeper(), environment={"TOKEN": "another"}), owner="", actor="hub")
+    assert supervisor.task("one").seen.state == TaskState.running
+    wait_for(lambda: (supervisor.reconcile(), not supervisor.faults())[1], timeout=10, what="no fault", first=0.01)
+    supervisor.stop_all()
+    supervisor.close()
+
+
+def test_a_stop_that_fails_is_tried_again_before_a_task_is_replaced(tmp_path: Path, store: BrokenStore) -> None:
+    runtime = Refusing(tmp_path / "tasks")
+    supervisor = Supervisor(store, runtime)
+    supervisor.want(sleeper(), owner="", actor="test")
+    stops, stop = [], runtime.stop
+
+    def failing_once(task_id: str, **more: Any) -> Seen:
+        stops.append(task_id)
+        if len(stops) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stop(task_id, **more)
+
+    runtime.stop = failing_once  # type: ignore[method-assign]
+    supervisor.replace(replace(sleeper(), environment={"TOKEN": "another"}), reason="test")
+
+    def is_replaced() -> bool:
+        supervisor.reconcile()
+        runs_as = runtime.spec("one")
+        return runs_as is not None and runs_as.environment == {"TOKEN": "another"} and not supervisor.faults()
+
+    wait_for(is_replaced, timeout=15, what="the task to be replaced", first=0.01)
     supervisor.stop_all()
     supervisor.close()
 

@@ -33,6 +33,7 @@ from ailab import command
 from ailab.cli import main
 import signal
 signal.signal(signal.SIGTERM, main._interrupt)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 secrets = Path(sys.argv[1])
 words = [sys.executable, "-c", sys.argv[2], sys.argv[3]]
 command.run(words, timeout=600, on_line=lambda line: print(line, flush=True), merged=True, tethered=(secrets,))

@@ -10,13 +10,14 @@ import os
 import shutil
 import stat
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ailab import events, files
 from ailab.attempts import do_all
 from ailab.daemon.parts import Parts
 from ailab.jobs.code_store import CodeStore, collect
-from ailab.jobs.gangs import task_prefix, tasks_among
+from ailab.jobs.gangs import task_prefix, tasks_by_job
 from ailab.jobs.queue import Ended
 from ailab.paths import JOB_REMOVED, LabPaths, private_folder
 from ailab.unreadable import Unreadable
@@ -123,19 +124,19 @@ class Housekeeping:
                 if file.name.startswith("training-") and _is_idle_since(file, old):
                     file.unlink(missing_ok=True)
 
-    def _tasks(self) -> list[str]:
-        return [task for task in self._parts.lab.runtime.tasks() if task.startswith("job-")]
+    def _tasks(self) -> Mapping[int, list[str]]:
+        return tasks_by_job(self._parts.lab.runtime.tasks())
 
     def _marker(self, job: int) -> Path:
         return self._paths.jobs / str(job) / JOB_REMOVED
 
-    def _size(self, job: int, known: list[str]) -> int | None:
+    def _size(self, job: int, known: Mapping[int, list[str]]) -> int | None:
         """The bytes on disk of what a job has left; None where there is nothing, or no more."""
         left = [one for one in _entries(self._paths.jobs / str(job)) if one.name != JOB_REMOVED]
-        left += [self._paths.tasks / task for task in tasks_among(known, job)]
+        left += [self._paths.tasks / task for task in known.get(job, ())]
         return sum(size_of(one) for one in left) if left else None
 
-    def _remove_files(self, job: int, why: str, known: list[str]) -> None:
+    def _remove_files(self, job: int, why: str, known: Mapping[int, list[str]]) -> None:
         """The mark comes first: what a kill leaves is removed the next time, and says already why it is not whole."""
         marker = self._marker(job)
         if not marker.exists():
@@ -151,8 +152,8 @@ class Housekeeping:
             if one.name != JOB_REMOVED:
                 _remove(one)
 
-    def _remove_tasks(self, job: int, known: list[str]) -> None:
-        for task in tasks_among(known, job):
+    def _remove_tasks(self, job: int, known: Mapping[int, list[str]]) -> None:
+        for task in known.get(job, ()):
             self._parts.lab.runtime.remove(task)
 
 

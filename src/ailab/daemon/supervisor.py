@@ -106,6 +106,8 @@ class Supervisor:
         self._paused = False
         self._faults: dict[str, tuple[int, str]] = {}
         self._said: dict[str, str] = {}
+        # What is to be stopped, and started with another specification.
+        self._replaced: set[str] = set()
         self.changed = threading.Event()
 
     def want(self, spec: TaskSpec, *, owner: str, actor: str) -> Seen:
@@ -120,6 +122,7 @@ class Supervisor:
             connection.execute(delete(table).where(table.c.id == spec.id))
             connection.execute(insert(table).values(id=spec.id, seen=_NEVER_SEEN, **values))
             record(connection, actor=actor, kind="task", subject=spec.id, after="wanted")
+        self._unreadable.forget(f"tasks {spec.id}")
         self.changed.set()
         self._settle(spec.id)
         return self._runtime.poll(spec.id)
@@ -151,6 +154,7 @@ class Supervisor:
         with self._engine.begin() as connection:
             connection.execute(delete(table).where(table.c.id == task_id, table.c.wanted.is_(False)))
         self._beside.forget(task_id)
+        self._unreadable.forget(f"tasks {task_id}")
         return seen
 
     def _mark_unwanted(self, task_id: str, *, actor: str) -> None:
@@ -192,11 +196,12 @@ class Supervisor:
         self._settle(task_id)
 
     def replace(self, spec: TaskSpec, *, reason: str) -> None:
-        """Have a wanted task run as `spec`: it is stopped beside the caller, for a stop takes long, and started again
-        by the next `reconcile`."""
+        """Have a wanted task run as `spec`: the next `reconcile` stops it, beside the others, and one after that starts
+        it again."""
         self.respecify(spec)
         self._record(spec.id, str(TaskState.running), "restarting", {"reason": reason})
-        self._beside.begin(spec.id, partial(self._runtime.stop, spec.id))
+        self._replaced.add(spec.id)
+        self.changed.set()
 
     def drop(self, task_id: str) -> None:
         """Want a task no more; the next `reconcile` stops it."""
@@ -211,12 +216,23 @@ class Supervisor:
 
     def reconcile(self) -> None:
         """One step over all tasks: what is not as it should be is settled, beside the others, for a stop takes long."""
-        do_all(self._unreadable.read("tasks", self._rows(), _checked), self._look_at)
+        rows = self._rows()
+        self._beside.forget_others({row["id"] for row in rows})
+        do_all(self._unreadable.read("tasks", rows, _checked), self._look_at)
 
     def _look_at(self, row: RowMapping) -> None:
-        seen = self._runtime.poll(row["id"])
-        if not (row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen)):
-            self._beside.begin(row["id"], partial(self._settle_alone, row["id"]))
+        task_id, seen = row["id"], self._runtime.poll(row["id"])
+        if task_id in self._replaced:
+            self._beside.begin(task_id, partial(self._stop_replaced, task_id))
+        elif row["wanted"] and seen.state == TaskState.running and row["seen"] == _mark(seen):
+            self._beside.settled(task_id)
+        else:
+            self._beside.begin(task_id, partial(self._settle_alone, task_id))
+
+    def _stop_replaced(self, task_id: str) -> None:
+        self._runtime.stop(task_id)
+        self._replaced.discard(task_id)
+        self.changed.set()
 
     def faults(self) -> list[dict[str, Any]]:
         """What cannot be started or stopped now, as `Attempts.to_json` has it."""

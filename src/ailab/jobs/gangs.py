@@ -17,6 +17,8 @@ from ailab.runtimes.base import Seen, TaskState
 
 # Why all of a gang are stopped when nobody has asked for it: one has failed, or the chief is done. No user's name.
 OVER = "(over)"
+# The id of a job's task, as `members` makes it.
+_TASK = re.compile(r"job-(\d+)(?:-(\d+))?")
 # A member that has not been started, and need not be any more.
 NOT_BEGUN = Seen(TaskState.exited, reason="stopped")
 
@@ -98,9 +100,15 @@ def network(strategy: str, insecure_ports: bool) -> Network | None:
 
 def tasks_among(ids: Iterable[str], job: int) -> list[str]:
     """The tasks of a job among those ids, in the order of its members."""
-    of_job = re.compile(rf"{task_prefix(job)}(?:-(\d+))?")
-    found = [(int(match[1] or 0), match[0]) for match in map(of_job.fullmatch, ids) if match]
-    return [task for _number, task in sorted(found)]
+    return tasks_by_job(ids).get(job, [])
+
+
+def tasks_by_job(ids: Iterable[str]) -> dict[int, list[str]]:
+    """The tasks of jobs among those ids by the job's number, each in the order of its members."""
+    found: dict[int, list[tuple[int, str]]] = {}
+    for match in filter(None, map(_TASK.fullmatch, ids)):
+        found.setdefault(int(match[1]), []).append((int(match[2] or 0), match[0]))
+    return {job: [task for _number, task in sorted(tasks)] for job, tasks in found.items()}
 
 
 def needs(strategy: str, workers: int, each: Need) -> tuple[Need, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +28,7 @@ from ailab.store import leases as lease_table
 from ailab.store import usage as usage_table
 from ailab.unreadable import READ_ERRORS, unreadable
 
+logger = logging.getLogger(__name__)
 _LARGE = {"request", "snapshot"}
 
 
@@ -312,7 +314,8 @@ class Jobs:
             before = used_at(known, now) if known is not None else 0.0
         except READ_ERRORS as error:
             # It is given back all the same; only what it has cost is not known.
-            self._unreadable.note(f"leases {task}", error)
+            logger.warning("What %s has used is not charged: %s", task, error)
+            self._unreadable.forget(f"leases {task}")
             return
         connection.execute(delete(usage_table).where(usage_table.c.owner == row["owner"]))
         connection.execute(insert(usage_table).values(owner=row["owner"], used=before + used, at=now))

@@ -182,7 +182,10 @@ class Worker:
             self._jobs.started(job.id, _began(seen))
         if job.asked:
             self._begin(job.id, self._stop_tasks)
-        elif is_over(job.strategy, seen):
+            return
+        if all(one.started_at for one in seen):
+            self._beside.settled(job.id)
+        if is_over(job.strategy, seen):
             self._jobs.wind_up(job.id, OVER)
         elif self._is_overdue(job.id, seen):
             self._jobs.wind_up(job.id, TIMEOUT)
@@ -202,14 +205,14 @@ class Worker:
 
     def _finish(self, job: Job, end: End) -> None:
         self._deadlines.pop(job.id, None)
-        for key in (job.id, _looking(job.id)):
-            self._beside.forget(key)
         if is_retried(job, end):
             failures = job.failures + 1
             pause = 0.0 if end.reason == EndReason.lost and job.request.resume else pause_before(failures)
             self._jobs.again(job, end, self.capacity, not_before=time.time() + pause, failures=failures)
         else:
             self._jobs.end(job, end, self.capacity)
+        for key in (job.id, _looking(job.id)):
+            self._beside.forget(key)
 
     def _start(self) -> None:
         """Give leases to those whose turn it is, and start them."""
