@@ -199,9 +199,11 @@ def open_lock(path: Path) -> int:
 
 def _renew(path: Path, descriptor: int) -> None:
     """Put a new file in the place of a lock that others could open, `descriptor`: one of them may hold it, for ever.
-    While a process of our account does, it stays: its end is waited for."""
-    if not try_lock(descriptor) and any(one.uid == os.geteuid() for one in lock_holders.find(descriptor)):
-        return
+    While a process of our account does, or none can be seen, it stays: its end is waited for."""
+    if not try_lock(descriptor):
+        holders = lock_holders.find(descriptor)
+        if not holders or any(one.uid == os.geteuid() for one in holders):
+            return
     new = path.with_name(f".{path.name}.renewed")
     with contextlib.suppress(FileNotFoundError):
         if time.time() - new.stat().st_mtime > _LEFT_SECONDS:

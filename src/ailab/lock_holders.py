@@ -34,7 +34,10 @@ class Holder:
 def find(descriptor: int) -> tuple[Holder, ...]:
     """Those who hold the lock on the open file; empty where they cannot be seen from here, as in another container."""
     file = os.fstat(descriptor)
-    said = _PROC.joinpath("locks").read_text(encoding="ascii").splitlines()
+    try:
+        said = _PROC.joinpath("locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return ()
     pids = {pid for line in said for pid in _holding(line, file)}
     # The kernel names who took the lock. When that one has ended, a program that it started has it still.
     found = {pid: holder for pid in pids if (holder := _look(pid)) is not None}

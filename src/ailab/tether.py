@@ -64,6 +64,11 @@ def end_all(child):
         select.select([], [], [], 0.02)
 
 
+def remove(folders):
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     caller, rest = int(sys.argv[1]), sys.argv[2:]
     # The last one: the program may have one of its own.
@@ -78,7 +83,9 @@ def main():
     signal.signal(signal.SIGCHLD, lambda *_: None)
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Python ignores some, and what is ignored stays so in the program.
+        for number in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
         try:
             os.execvp(words[0], words)
         except OSError as error:
@@ -90,12 +97,14 @@ def main():
     while (status := reap(child)) is None:
         if asked:
             end_all(child)
+            if select.select([caller], [], [], 0)[0]:
+                # It has ended meanwhile.
+                remove(folders)
             sys.exit(128 + signal.SIGTERM)
         for descriptor, _event in poller.poll():
             if descriptor == caller:
                 end_all(child)
-                for folder in folders:
-                    shutil.rmtree(folder, ignore_errors=True)
+                remove(folders)
                 sys.exit(128 + signal.SIGKILL)
             os.read(woken, 4096)
     code = os.waitstatus_to_exitcode(status)

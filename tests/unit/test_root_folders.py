@@ -14,7 +14,7 @@ import pytest
 from conftest import CHECKOUT, reachable_folder
 
 from ailab import lab_account, root_folders
-from ailab.cli import account
+from ailab.cli import account, main
 from ailab.environments import interpreters, portable
 from ailab.environments.uv import Uv
 from ailab.errors import Conflict, UsageError
@@ -166,6 +166,28 @@ def test_root_reads_the_settings_with_the_rights_of_the_account(lab: Path, outsi
     with lab_account.reading(lab), pytest.raises(SettingsError, match="not a regular file"):
         load_settings(settings)
     assert time.monotonic() - began < 5, "nobody writes into that pipe"
+
+
+def test_a_path_that_leads_to_a_system_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it looks like: the folder would change hands."""
+
+    def opened(*_words: object, **_more: object) -> None:
+        raise AssertionError("it has been opened")
+
+    monkeypatch.setattr(root_folders, "opened", opened)
+    for words in (["init", "/var/lib/.."], ["--lab", "/var/lib/..", "init"]):
+        assert main.run(words) == 2
+
+
+def test_many_notebooks_do_not_keep_the_state_from_being_handed_over(lab: Path) -> None:
+    for name in ("notebooks", ".ailab/run"):
+        (lab / name).mkdir(parents=True, exist_ok=True)
+    for number in range(30):
+        (lab / "notebooks" / str(number)).touch()
+    with root_folders.opened(lab) as folder:
+        for names, whole in ((account._STATE, True), (account._PEOPLES, False)):
+            assert root_folders.hand_over(folder, names, NOBODY, most=20) is whole
+    assert (lab / ".ailab/run").stat().st_uid == NOBODY.pw_uid
 
 
 def test_the_state_of_another_account_makes_nobody_the_owner(lab: Path) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from strangers import NOBODY, needs_stranger
 
 from ailab import bringup, files, imaging, shutdown
 from ailab.lab import Lab
 from ailab.paths import LabPaths, MachinePaths, private_folder
+from ailab.runtimes import processes
 from ailab.runtimes.base import TaskSpec
 from ailab.settings import Settings
+from ailab.waiting import wait_for
 
 
 @pytest.fixture
@@ -105,6 +108,22 @@ def test_a_task_whose_start_had_begun_does_not_run_on(lab: Lab) -> None:
         (folder / "spec.json").unlink()
         shutdown.stop_lab(lab)
         assert shim.wait(10) == -signal.SIGKILL
+
+
+@needs_stranger
+@pytest.mark.root
+def test_a_process_of_another_account_that_calls_itself_a_shim_is_none(lab: Lab) -> None:
+    """Else `down` would wait for it, and could not end it."""
+    words = ["-c", "import time; time.sleep(600)", "/x/ailab/runtimes/shim.py", str(lab.paths.tasks / "x")]
+    process = subprocess.Popen(["/usr/bin/python3", "-I", *words], user=NOBODY)
+    try:
+        wait_for(
+            lambda: b"shim.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes(), timeout=10, what="the process"
+        )
+        assert list(processes.shims(lab.paths.tasks)) == []
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def test_the_mark_changes_on_every_down(lab: Lab) -> None:

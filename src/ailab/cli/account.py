@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ailab import command, root_folders
+from ailab.cli.output import note
 from ailab.engine import socket_path
 from ailab.errors import AilabError, Conflict, UsageError
 from ailab.i18n import _
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 # Of a lab's folder, what is handed over with all that root made in it. Data sets elsewhere are not walked.
 _SETTINGS = ("lab.toml", "lab.lock")
-_LABS_OWN = (*_SETTINGS, "notebooks", "models", "logs", ".ailab")
+_STATE = (*_SETTINGS, ".ailab")
+_PEOPLES = ("notebooks", "models", "logs")
 _TOO_SHALLOW = 2
 
 
@@ -43,9 +45,17 @@ def prepare(lab: Path) -> tuple[pwd.struct_passwd, MachinePaths]:
     machine = machine_of(account)
     prepare_machine(machine, account)
     with root_folders.opened(lab, make=True) as folder:
+        refuse_system_folder(Path(f"/proc/self/fd/{folder}").readlink())
         os.fchown(folder, account.pw_uid, account.pw_gid)
         os.fchmod(folder, stat.S_IMODE(os.fstat(folder).st_mode) | 0o700)
-        root_folders.hand_over(folder, _LABS_OWN, account)
+        # Apart, so that many notebooks do not keep the lab's own state from being handed over.
+        looked_at_all = [root_folders.hand_over(folder, names, account) for names in (_STATE, _PEOPLES)]
+    if not all(looked_at_all):
+        note(
+            _("{lab} is too large for root to look at all of it: root's own files deep inside stay root's.").format(
+                lab=lab
+            )
+        )
     for place in (lab, *([machine.home] if is_roots(machine) else [])):
         closed = closed_to(place, account)
         if closed is not None:

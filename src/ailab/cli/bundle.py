@@ -12,7 +12,7 @@ from ailab.cli import invocation, labs
 from ailab.cli.output import human_size, note, print_json, say, step
 from ailab.cli.person_files import a_file, new_file
 from ailab.i18n import _
-from ailab.paths import default_lab
+from ailab.paths import default_lab, real_path
 
 Json = Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))]
 
@@ -50,7 +50,7 @@ def install(
 
     with a_file(file, _("Name a file that ailab bundle create wrote.")) as source:
         reader = Reader(source, str(file))
-        root = (folder or invocation.current.lab or default_lab(os.environ)).expanduser().absolute()
+        root = real_path((folder or invocation.current.lab or default_lab(os.environ)).expanduser())
         labs.enter(root)
         lab = bundling.install(reader, root, step, note)
     if json:

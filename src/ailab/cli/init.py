@@ -11,7 +11,7 @@ from ailab.cli import invocation, labs
 from ailab.cli.output import print_json, say
 from ailab.errors import Conflict
 from ailab.i18n import _, current_language
-from ailab.paths import LabPaths, private_folder
+from ailab.paths import LabPaths, private_folder, real_path
 
 DEFAULT_STACK = "tensorflow-2.9"
 
@@ -25,7 +25,7 @@ def init(
     port: Annotated[int, typer.Option(help=_("The web port."), min=1, max=65535)] = 8888,
     json: Annotated[bool, typer.Option("--json", help=_("End with one JSON object."))] = False,
 ) -> None:
-    root = (folder or invocation.current.lab or Path()).expanduser().absolute()
+    root = real_path((folder or invocation.current.lab or Path()).expanduser())
     if LabPaths(root).settings.exists():
         raise Conflict(
             _("There is a lab in {path} already.").format(path=root),

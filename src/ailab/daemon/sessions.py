@@ -9,7 +9,7 @@ from typing import Any
 from ailab.access.hub_client import hub_call
 from ailab.access.workspace_client import WorkspaceServer
 from ailab.daemon.parts import Parts
-from ailab.errors import AilabError
+from ailab.errors import AilabError, NotRunning
 from ailab.i18n import _
 
 _WORKSPACE_TOKEN = "JUPYTERHUB_API_TOKEN"  # noqa: S105  a variable's name
@@ -22,7 +22,10 @@ def end_sessions(parts: Parts, user: str, token: str, browser: str) -> dict[str,
     spec = parts.lab.runtime.spec(task_id)
     keep = [token, *([spec.environment.get(_WORKSPACE_TOKEN, "")] if spec is not None else [])]
     body = {"keep": [one for one in keep if one], "browser": browser}
-    status, cookie = hub_call(parts.lab.paths, "DELETE", f"/users/{user}/logins", body)
+    try:
+        status, cookie = hub_call(parts.lab.paths, "DELETE", f"/users/{user}/logins", body)
+    except NotRunning:
+        status, cookie = http.client.SERVICE_UNAVAILABLE, None
     if status != http.client.OK:
         raise AilabError(
             _(

@@ -51,10 +51,19 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
 
 
 def shims(tasks: Path) -> Iterator[tuple[int, Path]]:
-    """The shims of the tasks in a folder: each with the folder of its task, as the command line names it."""
+    """Our shims of the tasks in a folder: each with the folder of its task, as the command line names it."""
     for pid, words in command_lines():
-        if len(words) > 1 and words[-2].endswith(_SHIM) and Path(words[-1]).parent == tasks:
+        is_shim = len(words) > 1 and words[-2].endswith(_SHIM) and Path(words[-1]).parent == tasks
+        if is_shim and _is_ours(pid):
             yield pid, Path(words[-1])
+
+
+def _is_ours(pid: int) -> bool:
+    """Processes of other accounts may have any command line."""
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def shims_about_to_start(tasks: Path) -> list[int]:
