@@ -289,6 +289,7 @@ def test_a_fault_is_over_once_the_task_runs_whoever_has_started_it(tmp_path: Pat
     with pytest.raises(OSError, match="error"):
         supervisor.want(sleeper(), owner="", actor="test")
     wait_for(lambda: (supervisor.reconcile(), supervisor.faults())[1], timeout=10, what="the fault", first=0.01)
+    wait_for(lambda: not supervisor._beside.is_busy("one"), timeout=10, what="the attempt to end", first=0.01)
     runtime.failure = None
     supervisor.want(replace(sleeper(), environment={"TOKEN": "another"}), owner="", actor="hub")
     assert supervisor.task("one").seen.state == TaskState.running

@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,13 @@ def candidates(minor: str, pythons: Path, home: Path) -> Iterator[Path]:
             yield program.resolve()
     for root in pyenv_roots(home):
         with contextlib.suppress(PermissionError):  # another account's home
-            yield from sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"), reverse=True)
-    yield from sorted((home / ".local/share/uv/python").glob(f"cpython-{minor}.*/bin/python{minor}"), reverse=True)
+            yield from _newest_first(root.glob(f"versions/{minor}.*/bin/python{minor}"))
+    yield from _newest_first((home / ".local/share/uv/python").glob(f"cpython-{minor}.*/bin/python{minor}"))
+
+
+def _newest_first(programs: Iterable[Path]) -> list[Path]:
+    """Where they really are: one Python has one path, and so one generation, whatever links lead to it."""
+    return [program.resolve() for program in sorted(programs, reverse=True)]
 
 
 def wanted_minors(stack: Stack, python: str) -> list[str]:

@@ -52,10 +52,12 @@ def of(folder: Path, kept: dict[str, Any], seen: dict[str, Any] | None, engine_b
         reason = f"cannot-start: {said}"
     elif kills and status == _KILLED:
         reason = OUT_OF_MEMORY
+    started_at = child.get("started_at")
     return Seen(
         TaskState.exited,
-        started_at=child.get("started_at"),
-        ended_at=moment(state.get("FinishedAt", "")) or now(),
+        started_at=started_at,
+        # The engine notes the start once it has been told of it: a short one's may be later than its end.
+        ended_at=max(moment(state.get("FinishedAt", "")) or now(), started_at or ""),
         exit_status=status,
         reason=reason,
         attempt=kept["attempt"],
