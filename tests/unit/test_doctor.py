@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, free_port
 from patients import a_lab, facts_of, severities
 
 from ailab import command
@@ -254,9 +254,11 @@ def test_a_folder_that_is_no_lab_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def all_well(lab: LabPaths, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A lab that needs nothing from the network, so that only what a test breaks is wrong; the words that name it."""
+    """A lab that needs nothing from the network or of the machine's own lab, so that only what a test breaks is wrong;
+    the words that name it."""
     (lab.root.parent / "index").mkdir()
-    lab.settings.write_text(f'[environment]\nstack = "science"\n[mirrors]\npypi = "file://{lab.root.parent}/index"\n')
+    text = f'[environment]\nstack = "science"\n[mirrors]\npypi = "file://{lab.root.parent}/index"\n'
+    lab.settings.write_text(f"{text}[access]\nport = {free_port()}\n")
     monkeypatch.setattr("ailab.access.tools.missing", lambda _machine: False)
     # Beside this test others start and remove labs.
     monkeypatch.setattr("ailab.doctor.processes._ours", lambda _facts: iter(()))
