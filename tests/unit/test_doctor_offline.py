@@ -20,7 +20,8 @@ from patients import a_lab
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
     """A person's environment, with a home and an AILAB_HOME of the test's own."""
     kept = {"PATH": os.environ["PATH"], "AILAB_UV": os.environ.get("AILAB_UV", "")}
-    ours = {"HOME": str(folder), "AILAB_HOME": str(folder / "home"), "PYTHONPATH": str(CHECKOUT / "src")}
+    ours = {"HOME": str(folder), "AILAB_HOME": str(folder / "home"), "AILAB_DEFAULT_LAB": str(folder / "default")}
+    ours |= {"PYTHONPATH": str(CHECKOUT / "src")}
     return kept | ours | {"AILAB_LANG": "en"} | more
 
 

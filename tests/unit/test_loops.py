@@ -273,7 +273,7 @@ def test_a_task_that_cannot_be_started_says_why_and_is_not_tried_all_the_time(
     for _time in range(30):
         supervisor.reconcile()
     assert runtime.tries <= tries + 1, "there is a pause"
-    assert "No space left" in caplog.text
+    wait_for(lambda: "No space left" in caplog.text, timeout=10, what="the log")
     runtime.failure = None
     until(lambda: supervisor.task("one").seen.state == TaskState.running)
     until(lambda: not supervisor.faults())
