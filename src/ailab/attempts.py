@@ -196,7 +196,7 @@ class KeyedPool:
         return attempts.error if attempts is not None else ""
 
     def settled(self, key: Hashable) -> None:
-        """What the key stands for is as it should be, whoever brought it there."""
+        """Record that the work for the key is no longer needed: somebody else has done it."""
         attempts = self._attempts.get(key)
         if attempts is not None and not self.is_busy(key):
             attempts.succeeded()

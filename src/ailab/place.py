@@ -1,4 +1,4 @@
-"""Where a lab was when its daemon started: a folder that was moved since is told from a copy of it.
+"""Where a lab was when its daemon started: tells a lab that was moved since from a copy of it.
 
 Processes keep to the folder itself, whatever it is called now; what they say of it, and the paths that they open later,
 are those of its old name. A folder is known by its device and inode, which a copy does not have.

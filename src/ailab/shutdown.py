@@ -232,6 +232,6 @@ def clear_run_folder(lab: Lab) -> None:
     run = lab.paths.run
     if run.is_relative_to(lab.paths.root) or not run.exists() or daemon_pid(lab) or running_tasks(lab):
         return
-    # A kernel that somebody proves the environment in has its sockets there, too. One line for each that is bound.
+    # A kernel that proves the environment has its sockets there as well. One line for each bound socket.
     if f" {run}/" not in Path("/proc/net/unix").read_text():
         shutil.rmtree(private_folder(run))

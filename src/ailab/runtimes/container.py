@@ -109,7 +109,7 @@ def outside(mounts: Iterable[Mount], inside: str) -> str | None:
 
 
 def _named(client: DockerClient, spec: TaskSpec, network: str) -> dict[str, Any]:
-    """What a container is called on a network; by its id the others of its gang find it there."""
+    """Return the container's name on a network; its gang finds it there by its task id."""
     endpoint = client.api.create_endpoint_config(aliases=[spec.id])
     return {
         "hostname": spec.name[:63],
